@@ -1,0 +1,197 @@
+"""Turn a weights file into what a runtime can load: `python -m slm_backends.convert KIND FILE OUT`.
+
+Knows file formats and the libraries that read and write them. Does not know where files come from,
+where they belong or who else wants them (store.py). Runs as a process of its own, because the
+libraries take a gigabyte that only ending a process gives back, and because a crash in them must
+not take the app along.
+
+Standard output carries one JSON object a line, `{"step": "...", "done": 3, "total": 30}`; whatever
+the libraries print goes to standard error. Nothing is looked up on the network: FILE holds it all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.metadata
+import io
+import json
+import os
+import re
+import runpy
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+Report = Callable[[str, int, int], None]
+
+#: What keeps the libraries from calling anybody. To be set before any of them is imported.
+OFFLINE: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+#: What every loader gets: no code out of a model folder, and no key sent along.
+SAFE: Mapping[str, Any] = {"trust_remote_code": False, "token": False}
+
+BUILDER = "onnxruntime_genai.models.builder"
+TEMPLATE = "chat_template.jinja"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A conversion: `run(file, out, report)` fills the folder `out`, using `tools`."""
+
+    run: Callable[[Path, Path, Report], None]
+    tools: tuple[str, ...]
+
+    def versions(self) -> dict[str, str]:
+        """The tools with their versions; those that are not installed are left out."""
+        found = {}
+        for tool in self.tools:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[tool] = importlib.metadata.version(tool)
+        return found
+
+
+def tokenizer(file: Path, out: Path, report: Report) -> None:
+    """tokenizer.json, chat_template.jinja and config.json, for a runtime that reads the weights."""
+    report("loading the converter", 0, 3)
+    from transformers import AutoConfig
+
+    report("reading the tokenizer", 1, 3)
+    _save_tokenizer(file, out)
+    report("reading the configuration", 2, 3)
+    AutoConfig.from_pretrained(file.parent, gguf_file=file.name, **SAFE).save_pretrained(out)
+    _must_hold(out, "tokenizer.json", TEMPLATE, "config.json")
+    report("tokenizer ready", 3, 3)
+
+
+def onnx_int4(file: Path, out: Path, report: Report) -> None:
+    """4-bit weights for ONNX Runtime GenAI on the CPU, by way of a float32 checkpoint."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix="checkpoint-") as folder:
+        checkpoint = Path(folder)
+        layers = _dequantise(file, checkpoint, report)
+        gc.collect()
+        cache = checkpoint / "cache"
+        cache.mkdir()
+        arguments = ["-i", str(checkpoint), "-o", str(out), "-p", "int4", "-e", "cpu"]
+        arguments += ["-c", str(cache), "--extra_options", "hf_token=false"]
+        _run_builder(arguments, layers, report)
+        # The builder reads the tokenizer into a class and writes that: take the one we made.
+        shutil.copyfile(checkpoint / "tokenizer.json", out / "tokenizer.json")
+    _must_hold(out, "genai_config.json", "model.onnx", "tokenizer.json", TEMPLATE)
+    _drop_nulls(out / "genai_config.json")
+    report("model ready", 1, 1)
+
+
+def _dequantise(file: Path, checkpoint: Path, report: Report) -> int:
+    """Write `file` as float32 safetensors with its tokenizer; the number of layers."""
+    report("loading the converter", 0, 4)
+    import torch
+    import transformers
+
+    report("reading the tokenizer", 1, 4)
+    _save_tokenizer(file, checkpoint)
+    report("unpacking the weights", 2, 4)
+    options: dict[str, Any] = {"gguf_file": file.name, "dtype": torch.float32, **SAFE}
+    if hasattr(transformers, "GgufConfig"):  # before 5.23 weights were always dequantised
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, **options)
+    report("writing the weights", 3, 4)
+    model.save_pretrained(checkpoint)
+    return int(model.config.num_hidden_layers)
+
+
+def _save_tokenizer(file: Path, out: Path) -> None:
+    """tokenizer.json and the chat template of a GGUF, with the way it splits text into words.
+
+    A GGUF names that way in `tokenizer.ggml.pre`, and transformers does not read it: SmolLM2 splits
+    digits from all that is before them, and without that a numbered list gets other tokens than
+    those the model was trained on.
+    """
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+    from transformers import AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **SAFE)
+    way = GGUFReader(file).get_field("tokenizer.ggml.pre")
+    if way is not None and way.contents() == "smollm":
+        words.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+    words.save_pretrained(out)
+
+
+def _run_builder(arguments: list[str], layers: int, report: Report) -> None:
+    """The builder as its documentation calls it; its "Reading layer N" lines are the progress."""
+
+    class Lines(io.TextIOBase):
+        def write(self, text: str) -> int:
+            if found := re.search(r"Reading (?:decoder )?layer (\d+)", text):
+                report("quantising", int(found[1]) + 1, layers + 1)
+            return sys.stderr.write(text)
+
+    report("quantising", 0, layers + 1)
+    with mock.patch.object(sys, "argv", [BUILDER, *arguments]), contextlib.redirect_stdout(Lines()):
+        runpy.run_module(BUILDER, run_name="__main__", alter_sys=True)
+
+
+def _drop_nulls(config: Path) -> None:
+    """Leave defaults to the runtime: older builders write null for them, which it cannot read."""
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings["search"] = {
+        name: value for name, value in settings["search"].items() if value is not None
+    }
+    config.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
+
+
+def _must_hold(folder: Path, *names: str) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise SystemExit(f"The conversion did not make {', '.join(missing)}.")
+
+
+KINDS: Mapping[str, Kind] = {
+    "tokenizer": Kind(tokenizer, ("transformers", "tokenizers", "gguf")),
+    "onnx-int4": Kind(
+        onnx_int4, ("transformers", "tokenizers", "gguf", "torch", "onnxruntime-genai", "onnx")
+    ),
+}
+
+
+@contextlib.contextmanager
+def _own_stdout() -> Iterator[Report]:
+    """Keep standard output for reports, and send what native libraries print there to stderr."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as reports:
+        os.dup2(2, 1)
+
+        def report(step: str, done: int, total: int) -> None:
+            reports.write(json.dumps({"step": step, "done": done, "total": total}) + "\n")
+            reports.flush()
+
+        yield report
+
+
+def main() -> None:
+    os.environ.update(OFFLINE)
+    kind, file, out = sys.argv[1:]
+    with _own_stdout() as report:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        KINDS[kind].run(Path(file).resolve(), Path(out).resolve(), report)
+
+
+if __name__ == "__main__":
+    main()
