@@ -1,0 +1,222 @@
+"""One thread that owns the engine: takes requests, advances them together, hands out text.
+
+Knows queues, stop conditions and timings. Knows nothing of HTTP: a job's updates go to a callback.
+Every limit is a named constant, and every reply is measured here, where its tokens are made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from slm_backends.chat import Sampling, Timings
+from slm_backends.errors import Busy, SLMError
+from slm_backends.worker.engines import Engine
+from slm_backends.worker.text import ReplyText
+
+MAX_WAITING = 64  # jobs beside those that the engine can advance; one more is refused
+UPDATE_EVERY = 0.030  # seconds: a chunk a token would cost a tenth of the speed
+
+
+@dataclass(frozen=True)
+class Started:
+    """The job has its place in the batch: its prompt is being read."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """More text, with the timings so far."""
+
+    text: str
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last update: "stop" or "length" with the final timings, or an error."""
+
+    reason: str
+    timings: Timings | None = None
+    error: SLMError | None = None
+
+
+Update = Started | Text | Ended
+
+
+@dataclass(eq=False)
+class Job:
+    """One reply. `notify` is called on the scheduler's thread and must not block."""
+
+    prompt: list[int]
+    sampling: Sampling
+    reply: ReplyText
+    notify: Callable[[Update], None]
+    key: int = 0
+    asked: float = field(default_factory=time.perf_counter)
+    admitted: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    tokens: int = 0
+    unsent: str = ""
+    sent: float = 0.0
+
+    def timings(self) -> Timings:
+        now = time.perf_counter()
+        return Timings(
+            prompt_n=len(self.prompt),
+            prompt_ms=1000 * ((self.first or now) - self.admitted) if self.admitted else 0.0,
+            predicted_n=self.tokens,
+            predicted_ms=1000 * (self.last - self.first),
+            queue_ms=1000 * ((self.admitted or now) - self.asked),
+        )
+
+
+class Scheduler:
+    """Runs an Engine. `submit` and `cancel` may be called from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting: deque[Job] = deque()
+        self._active: dict[int, Job] = {}
+        self._cancelled: set[Job] = set()
+        self._changed = threading.Condition()
+        self._next_key = 1
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(jobs that the engine advances, jobs that wait)."""
+        with self._changed:
+            return len(self._active), len(self._waiting)
+
+    def submit(self, job: Job) -> None:
+        """Put the job in line. Raises Busy where MAX_WAITING others wait already."""
+        with self._changed:
+            # Counted together: a job waits for a moment also where the engine has room for it.
+            jobs = len(self._active) + len(self._waiting)
+            if jobs >= self._engine.max_active + MAX_WAITING:
+                raise Busy(
+                    f"{jobs} requests are being answered or wait, and no more are taken.",
+                    hint="Try again when some of them are done.",
+                )
+            job.key, self._next_key = self._next_key, self._next_key + 1
+            self._waiting.append(job)
+            self._changed.notify()
+
+    def cancel(self, job: Job) -> None:
+        """End the job without a further update. Does nothing for one that has ended."""
+        with self._changed:
+            self._cancelled.add(job)
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        while self._take_changes():
+            try:
+                for key, tokens in self._engine.step():
+                    job = self._active.get(key)
+                    if job is not None and job not in self._cancelled:
+                        self._advance(job, tokens)
+            except Exception as error:  # a runtime may raise anything: its jobs must hear of it
+                for job in list(self._active.values()):
+                    self._fail(job, error)
+
+    def _take_changes(self) -> bool:
+        """Wait for work; apply cancellations and admissions. False once closed."""
+        with self._changed:
+            while not (self._waiting or self._active or self._closing):
+                self._cancelled.clear()
+                self._changed.wait()
+            if self._closing:
+                return False
+            cancelled, self._cancelled = self._cancelled, set()
+            self._waiting = deque(job for job in self._waiting if job not in cancelled)
+            ended = [job for job in self._active.values() if job in cancelled]
+            for job in ended:
+                del self._active[job.key]
+            admitted = []
+            while self._waiting and len(self._active) < self._engine.max_active:
+                job = self._waiting.popleft()
+                self._active[job.key] = job
+                admitted.append(job)
+        for job in ended:
+            self._release(job)
+        for job in admitted:
+            self._admit(job)
+        return True
+
+    def _admit(self, job: Job) -> None:
+        job.admitted = time.perf_counter()
+        try:
+            self._engine.admit(job.key, job.prompt, job.sampling)
+            job.notify(Started())
+        except Exception as error:
+            self._fail(job, error)
+
+    def _advance(self, job: Job, tokens: list[int] | Exception) -> None:
+        """Grow one job; what goes wrong with it is not the others' business."""
+        try:
+            if isinstance(tokens, Exception):
+                raise tokens
+            self._grow(job, tokens)
+        except Exception as error:
+            self._fail(job, error)
+
+    def _grow(self, job: Job, tokens: list[int]) -> None:
+        reason = ""
+        for token in tokens:
+            job.last = time.perf_counter()
+            job.first = job.first or job.last
+            job.tokens += 1
+            if token in self._engine.eos:
+                reason = "stop"
+            else:
+                job.unsent += job.reply.feed(token)
+                if job.reply.stopped:
+                    reason = "stop"
+                elif job.tokens >= job.sampling.max_tokens:
+                    reason = "length"
+            if reason:
+                break
+        if reason:
+            job.unsent += job.reply.end()
+        now = time.perf_counter()
+        if job.unsent and (reason or now - job.sent >= UPDATE_EVERY):
+            job.notify(Text(job.unsent, job.timings()))
+            job.unsent, job.sent = "", now
+        if reason:
+            self._end(job, Ended(reason, job.timings()))
+
+    def _end(self, job: Job, ended: Ended) -> None:
+        with self._changed:
+            self._active.pop(job.key, None)
+        self._release(job)
+        job.notify(ended)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        with contextlib.suppress(Exception):  # nobody listens any more: its event loop has closed
+            self._end(job, Ended("error", error=_as_error(error)))
+
+    def _release(self, job: Job) -> None:
+        with contextlib.suppress(Exception):  # the thread must outlive whatever a runtime does
+            self._engine.release(job.key)
+
+
+def _as_error(error: Exception) -> SLMError:
+    if isinstance(error, SLMError):
+        return error
+    return SLMError(
+        f"The runtime failed: {error or type(error).__name__}.",
+        hint="Send the prompt again; if it fails again, unload the model first.",
+    )
