@@ -1,0 +1,335 @@
+"""Any server that speaks the OpenAI chat-completions protocol, our own workers included.
+
+Knows the openai package and turns its exceptions into ours. Does not know which server it talks to,
+nor where a key comes from. Timings are the server's where it sends llama-server's `timings` object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from slm_backends.chat import (
+    About,
+    Capabilities,
+    ChatRequest,
+    Delta,
+    Event,
+    Finished,
+    Message,
+    Prefill,
+    Queued,
+    Sampling,
+    Timings,
+)
+from slm_backends.errors import (
+    BadRequest,
+    Busy,
+    ContextOverflow,
+    NotFound,
+    SLMError,
+    StreamBroken,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 600.0  # the longest silence: a long prompt on a slow computer
+AGAIN = "Send the prompt again."
+MAX_ERROR = 500  # characters of a server's own words: some send a page
+NO_KEY = "none"  # the openai package wants a key also where the server does not
+
+# Fields of Sampling that the openai package has arguments for; others travel in the body.
+_NATIVE = frozenset(
+    {"max_tokens", "temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop"}
+)
+
+
+class OpenAIBackend:
+    """A model on a server. `ours` says that the server is a worker: on this computer, behind no
+    proxy, and it understands `timings_per_token`."""
+
+    def __init__(
+        self,
+        backend_id: str,
+        base_url: str,
+        served_as: str,
+        capabilities: Capabilities,
+        *,
+        api_key: str = "",
+        about: About | None = None,
+        start_hint: str = "",
+        ours: bool = False,
+    ) -> None:
+        self.id = backend_id
+        self.capabilities = capabilities
+        self.about = about or About()
+        self._base_url = base_url
+        self._served_as = served_as
+        self._api_key = api_key
+        self._start_hint = start_hint
+        self._ours = ours
+        self._extra = {"timings_per_token": True} if ours else {}
+        self._explicit = frozenset() if ours else capabilities.sampling
+        self._client: AsyncOpenAI | None = None
+
+    def __repr__(self) -> str:
+        return f"OpenAIBackend({self.id!r}, {self._base_url!r})"
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        self.capabilities.check(request)
+        client = await self._connected()
+        import openai
+
+        yield Queued()
+        answered = False
+        try:
+            async with await client.chat.completions.create(
+                **body(request, self._served_as, self._explicit, **self._extra),
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_headers={"Accept-Encoding": "identity"},
+            ) as chunks:
+                answered = True
+                async with aclosing(_events(chunks)) as events:
+                    async for event in events:
+                        yield event
+        except openai.APIStatusError as error:
+            elsewhere = error.response.headers.get("location", "")
+            raise self._refused(error.status_code, error.body, elsewhere) from None
+        except openai.APIConnectionError as error:
+            reason = self._without_key(_reason(error.__cause__ or error))
+            if answered:
+                raise StreamBroken(f"The reply broke off: {reason}.", hint=AGAIN) from None
+            raise Unavailable(
+                f"No answer from {self._base_url}: {reason}.",
+                hint=self._start_hint or "Check the address, and that the server runs.",
+            ) from None
+        except openai.APIError as error:  # an error object in the middle of the stream
+            raise self._refused(0, error.body) from None
+        except (ValueError, TypeError, AttributeError) as error:  # not JSON, or not of that shape
+            raise StreamBroken(
+                f"The server sent what is not a chunk of a reply: {_reason(error)}.", hint=AGAIN
+            ) from None
+
+    def _refused(self, status: int, sent: Any, elsewhere: str = "") -> SLMError:
+        error = _from_status(status, sent, elsewhere, self._without_key)
+        if isinstance(error, (NotFound, Unavailable)) and self._start_hint:
+            error.hint = self._start_hint
+        return error
+
+    def _without_key(self, text: str) -> str:
+        """What a server says may repeat the key; errors are shown, exported and logged."""
+        return text.replace(self._api_key, "[key]") if self._api_key else text
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def _connected(self) -> AsyncOpenAI:
+        if self._client is None:
+            openai = await asyncio.to_thread(_import_openai)
+            if self._client is not None:  # another request was faster
+                return self._client
+            timeout = openai.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+            self._client = openai.AsyncOpenAI(
+                base_url=self._base_url,
+                api_key=self._api_key or NO_KEY,
+                # Else it reads variables that are meant for one provider, and tells them to all.
+                organization="",
+                project="",
+                max_retries=0,  # a comparison must not hide a retry in its numbers
+                http_client=openai.DefaultAsyncHttpxClient(
+                    timeout=timeout,
+                    trust_env=not self._ours,
+                    follow_redirects=False,  # a key goes to the address it was given for
+                ),
+            )
+        return self._client
+
+
+def _import_openai() -> Any:
+    import openai
+
+    return openai
+
+
+def body(
+    request: ChatRequest,
+    served_as: str,
+    explicit: frozenset[str] = frozenset(),
+    **extra: Any,
+) -> dict[str, Any]:
+    """Arguments of `client.chat.completions.create` for this request, streaming left out.
+
+    `explicit` and `wanted` belong together; `extra` are fields that the openai package has no
+    argument for.
+    """
+    arguments: dict[str, Any] = {
+        "model": served_as,
+        "messages": [_message(message) for message in request.messages],
+    }
+    for name, value in wanted(request.sampling, explicit).items():
+        (arguments if name in _NATIVE else extra)[name] = value
+    if extra:
+        arguments["extra_body"] = extra
+    return arguments
+
+
+def wanted(sampling: Sampling, explicit: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The fields of Sampling to send: those that ask for something, and those in `explicit` also
+    with a neutral value, for servers whose own default is another."""
+    names = sampling.asked() | explicit
+    values = {name: getattr(sampling, name) for name in vars(sampling) if name in names}
+    if "stop" in values:
+        values["stop"] = list(values["stop"])
+    return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    if not message.images:
+        return {"role": message.role, "content": message.content}
+    parts: list[dict[str, Any]] = [
+        {
+            "type": "image_url",
+            "image_url": {
+                "url": f"data:{image.media_type};base64,"
+                + base64.b64encode(image.data).decode("ascii")
+            },
+        }
+        for image in message.images
+    ]
+    return {"role": message.role, "content": [*parts, {"type": "text", "text": message.content}]}
+
+
+async def _events(chunks: Any) -> AsyncGenerator[Event, None]:
+    started = False
+    reason = ""
+    usage: Any = None
+    timings: Timings | None = None
+    chunk: Any = None
+    async for chunk in chunks:
+        usage = chunk.usage or usage
+        live = _timings((chunk.model_extra or {}).get("timings"))
+        for choice in chunk.choices or ():
+            if not started:
+                started = True
+                yield Prefill()
+            if choice.delta and choice.delta.content:
+                yield Delta(
+                    choice.delta.content,
+                    live.predicted_n if live else None,
+                    live.predicted_ms if live else None,
+                )
+            reason = choice.finish_reason or reason
+        timings = live or timings
+    if chunk is None:
+        raise StreamBroken(
+            "The server answered, but not with a streamed reply.",
+            hint="Check the address: it usually ends in /v1.",
+        )
+    if not reason:
+        raise StreamBroken("The reply ended without a finish reason.", hint=AGAIN)
+    details = usage.prompt_tokens_details if usage else None
+    yield Finished(
+        reason,
+        prompt_tokens=usage.prompt_tokens if usage else None,
+        completion_tokens=usage.completion_tokens if usage else None,
+        cached_tokens=details.cached_tokens if details else None,
+        timings=timings,
+    )
+
+
+def _timings(sent: Any) -> Timings | None:
+    if not isinstance(sent, dict):
+        return None
+    numbers = {name: value for name, value in sent.items() if _is_number(value)}
+    try:
+        return Timings(
+            int(numbers["prompt_n"]),
+            float(numbers["prompt_ms"]),
+            int(numbers["predicted_n"]),
+            float(numbers["predicted_ms"]),
+            float(numbers.get("queue_ms", 0.0)),
+            int(numbers["cache_n"]) if "cache_n" in numbers else None,
+        )
+    except KeyError:
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).rstrip(".")[:MAX_ERROR]
+
+
+def _from_status(
+    status: int, sent: Any, elsewhere: str = "", clean: Callable[[str], str] = str
+) -> SLMError:
+    """Our error for a server's answer; `sent` is its JSON or text, whatever that was.
+
+    status     of HTTP, or 0 for an error that came in the middle of a reply
+    elsewhere  the address of a redirect, which is not followed
+    clean      takes out of the server's words what must not be shown
+    """
+    detail = _detail(sent)
+    code = detail.get("code")
+    if not status and isinstance(code, int):
+        status = code
+    text = clean(str(detail.get("message") or ""))[:MAX_ERROR]
+    text = text or (f"The server answered with status {status}." if status else "The reply failed.")
+    field = detail.get("param") if isinstance(detail.get("param"), str) else None
+    hint = clean(str(detail.get("hint") or ""))
+    if 300 <= status < 400:
+        return NotFound(
+            f"The server is not here any more: it points to {clean(elsewhere)[:MAX_ERROR]!r}.",
+            hint="If you trust that address, give it as the base_url.",
+        )
+    if code == ContextOverflow.code or (
+        status in (0, 400, 413, 422) and re.search(r"context (length|size|window)", text)
+    ):
+        numbers = ("prompt_tokens", "max_tokens", "context")
+        return ContextOverflow(text, **{name: _count(detail.get(name)) for name in numbers})
+    if code == Unsupported.code:
+        return Unsupported(text, field=field, hint=hint)
+    if status in (401, 403):
+        return Unauthorized(text, hint=hint or "Check the key.")
+    if status in (404, 410):
+        return NotFound(text, hint=hint or "The server does not have this model, or no longer.")
+    if status == 429:
+        return Busy(text, hint=hint or "Wait a little, then try again.")
+    if 400 <= status < 500:
+        hint = hint or "Change what it names: the parameters are behind the gear."
+        return BadRequest(text, field=field, hint=hint)
+    if status in (502, 503, 504):
+        return Unavailable(text, hint=hint or "Try again in a few seconds.")
+    if not status:
+        return StreamBroken(text, hint=hint or AGAIN)
+    return SLMError(text, hint=hint or "The server failed. Try again, or look at what it logged.")
+
+
+def _detail(sent: Any) -> Mapping[str, Any]:
+    """The object with `message`, `code` and the like, where different servers put it."""
+    if isinstance(sent, dict):
+        inner = sent.get("error") or sent.get("detail")
+        return _detail(inner) if isinstance(inner, (dict, str)) else sent
+    text = (
+        sent if isinstance(sent, str) and "<" not in sent[:100] else ""
+    )  # a web page says nothing
+    return {"message": text}
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None

@@ -1,0 +1,232 @@
+"""One prompt on one Backend: a Run grows a reply, carries its numbers, can be cancelled.
+
+Knows time and states. Does not know what a backend is made of, nor who watches. A Run lives on the
+background loop; every method may be called from any other thread and returns at once, but `wait`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from slm_backends import background
+from slm_backends.chat import (
+    About,
+    Backend,
+    ChatRequest,
+    Delta,
+    Event,
+    Finished,
+    Loading,
+    Prefill,
+    Queued,
+)
+from slm_backends.errors import SLMError
+
+State = Literal["queued", "loading", "prefill", "decoding", "done", "stopped", "failed"]
+ENDED: frozenset[State] = frozenset({"done", "stopped", "failed"})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a Run has so far; frozen, so that a watcher may keep it. Times are seconds.
+
+    load_s         waiting for the model to be loaded; 0 where it was
+    queue_s        waiting for a place beside other requests
+    first_token_s  from that place to the first token
+    decode_s       from the first token to the last
+    total_s        from start to end, everything counted
+    counted        True where the server counted the tokens and took the times, False where they
+                   were taken here, network included
+    cached_tokens  None where the runtime does not say
+    """
+
+    state: State = "queued"
+    text: str = ""
+    error: SLMError | None = None
+    finish_reason: str = ""
+    load_fraction: float = 0.0
+    load_step: str = ""
+    load_s: float = 0.0
+    queue_s: float = 0.0
+    first_token_s: float | None = None
+    decode_s: float | None = None
+    total_s: float = 0.0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    counted: bool = False
+    about: About = About()
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Decode speed: tokens after the first over the time between the first and the last."""
+        if not self.completion_tokens or self.completion_tokens < 2 or not self.decode_s:
+            return None
+        return (self.completion_tokens - 1) / self.decode_s
+
+    @property
+    def characters_per_second(self) -> float | None:
+        """Characters of the reply over the decode time: comparable where tokenizers differ."""
+        if not self.decode_s or not self.text:
+            return None
+        return len(self.text) / self.decode_s
+
+
+class Run:
+    """Made by `start`. `reply` is the latest snapshot."""
+
+    def __init__(self, backend: Backend, request: ChatRequest) -> None:
+        self.backend = backend
+        self.request = request
+        self._reply = Reply(about=backend.about)
+        self._pieces: list[str] = []
+        self._begun = time.perf_counter()
+        self._loaded_at = self._begun
+        self._placed_at = 0.0
+        self._first_at = 0.0
+        self._last_at = 0.0
+        self._ended = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._cancelled = False
+        background.call(self._begin)
+
+    @property
+    def reply(self) -> Reply:
+        """The reply so far, with its text and, while it runs, its age."""
+        reply = self._reply
+        if reply.ended:
+            return reply
+        age = time.perf_counter() - self._begun
+        return replace(reply, text="".join(self._pieces), total_s=age)
+
+    def cancel(self) -> None:
+        """Stop the model; the text so far is kept. Does nothing to a run that has ended."""
+        background.call(self._cancel)
+
+    def wait(self, timeout: float | None = None) -> Reply:
+        """Block until it has ended, or for `timeout` seconds."""
+        self._ended.wait(timeout)
+        return self.reply
+
+    # Everything below happens on the loop, so that a state is never overwritten by an earlier one.
+
+    def _begin(self) -> None:
+        self._task = asyncio.ensure_future(self._live())
+        self._task.add_done_callback(self._end_unbegun)
+
+    def _cancel(self) -> None:
+        # Once: a second cancellation would interrupt the first one's closing of the stream.
+        if self._task is not None and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
+
+    async def _live(self) -> None:
+        try:
+            async with aclosing(self.backend.stream(self.request)) as events:
+                async for event in events:
+                    self._take(event)
+            self._end("done")
+        except asyncio.CancelledError:
+            self._end("stopped", finish_reason="stopped")
+            raise
+        except SLMError as error:
+            self._end("failed", error=error, finish_reason="error")
+        except Exception as error:  # a defect of ours must still end the run, with its name
+            wrapped = SLMError(f"{type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            self._end("failed", error=wrapped, finish_reason="error")
+
+    def _take(self, event: Event) -> None:
+        now = time.perf_counter()
+        reply = self._reply
+        if isinstance(event, Loading):
+            self._loaded_at = now
+            self._reply = replace(
+                reply,
+                state="loading",
+                load_fraction=event.fraction,
+                load_step=event.step,
+                load_s=now - self._begun,
+            )
+        elif isinstance(event, Queued):
+            load_s = now - self._begun if reply.state == "loading" else 0.0
+            self._reply = replace(reply, state="queued", load_s=load_s)
+            self._loaded_at = now
+        elif isinstance(event, Prefill):
+            self._placed_at = now
+            self._reply = replace(reply, state="prefill", queue_s=now - self._loaded_at)
+        elif isinstance(event, Delta):
+            self._grow(event, now)
+        else:
+            self._finish(event)
+
+    def _grow(self, event: Delta, now: float) -> None:
+        if not self._first_at:
+            self._first_at = now
+        self._last_at = now
+        self._pieces.append(event.text)
+        reply = self._reply
+        taken_here = now - self._first_at
+        self._reply = replace(
+            reply,
+            state="decoding",
+            first_token_s=self._first_at - (self._placed_at or self._loaded_at),
+            decode_s=taken_here if event.decode_ms is None else event.decode_ms / 1000,
+            completion_tokens=event.tokens or reply.completion_tokens,
+            counted=event.tokens is not None,
+        )
+
+    def _finish(self, event: Finished) -> None:
+        reply = replace(
+            self._reply,
+            finish_reason=event.reason,
+            prompt_tokens=event.prompt_tokens,
+            completion_tokens=event.completion_tokens,
+            cached_tokens=event.cached_tokens,
+        )
+        timings = event.timings
+        if timings is not None:
+            reply = replace(
+                reply,
+                queue_s=timings.queue_ms / 1000,
+                first_token_s=timings.prompt_ms / 1000,
+                decode_s=timings.predicted_ms / 1000,
+                prompt_tokens=timings.prompt_n,
+                completion_tokens=timings.predicted_n,
+                cached_tokens=timings.cache_n
+                if timings.cache_n is not None
+                else reply.cached_tokens,
+                counted=True,
+            )
+        self._reply = reply
+
+    def _end_unbegun(self, _: object) -> None:
+        """A run whose task was cancelled before its first step has ended too."""
+        if not self._ended.is_set():
+            self._end("stopped", finish_reason="stopped")
+
+    def _end(self, state: State, error: SLMError | None = None, finish_reason: str = "") -> None:
+        self._reply = replace(
+            self._reply,
+            state=state,
+            text="".join(self._pieces),
+            error=error,
+            finish_reason=finish_reason or self._reply.finish_reason,
+            total_s=time.perf_counter() - self._begun,
+            about=self.backend.about,
+        )
+        self._ended.set()
+
+
+def start(backend: Backend, request: ChatRequest) -> Run:
+    """Begin to answer, on the background loop. Errors end the Run, they are not raised here."""
+    return Run(backend, request)
