@@ -1,0 +1,159 @@
+"""One prompt, one to four panes, each answered by a deployment of its own."""
+
+import streamlit as st
+
+from slm_backends.errors import ContextOverflow, SLMError
+from slm_backends.run import Reply
+from ui import parameters, replies, shell
+from ui.code import draw_code
+from ui.panes import MAX_PANES, MAX_PROMPT, Pane, all_panes, new_turn_id, remember_link
+from ui.picker import next_deployment, picker
+from ui.toolbar import gear, toolbar
+
+STARTERS = {
+    "Write": "Write a short story about a lighthouse keeper who finds a letter in a bottle.",
+    "Complete": "Complete this sentence in three different ways: The best thing about rain is",
+    "Translate": "Translate into French: Where is the nearest railway station, please?",
+    "Summarise": "Summarise in one sentence: The tide comes in twice a day because the moon pulls "
+    "the water of the oceans towards itself, while the earth turns underneath.",
+}
+
+shell.open_page("chat")
+panes = all_panes()
+
+
+def ask(prompt: str, asked: list[Pane], turn_id: str) -> None:
+    """Send a prompt to these panes at once; what cannot be sent is kept for the composer."""
+    try:
+        samplings = [parameters.sampling(pane.settings) for pane in asked]
+    except SLMError as error:
+        st.session_state.update(unsent=prompt, problem=error.message)
+        return
+    for pane, sampling in zip(asked, samplings, strict=True):
+        pane.ask(prompt, parameters.system(pane.settings), sampling, turn_id)
+
+
+def send(prompt: str = "") -> None:
+    prompt = (prompt or st.session_state.composer or "")[:MAX_PROMPT]
+    if prompt.strip():
+        ask(prompt, panes, new_turn_id())
+
+
+def act(name: str, number: int, turn_id: str) -> None:
+    """A button under a reply: again, edit, or drop the oldest turns and then again."""
+    pane = next(pane for pane in panes if pane.number == number)
+    turn = pane.turn(turn_id)
+    if turn is None:
+        return
+    if name == "edit":
+        st.session_state.editing = turn_id
+        return
+    error = turn.reply.error
+    pane.cut(turn_id)
+    if name == "drop" and isinstance(error, ContextOverflow):
+        pane.drop_oldest(error)
+    ask(turn.prompt, [pane], turn_id)
+
+
+@st.dialog("Edit the prompt")
+def edit(turn_id: str, prompt: str) -> None:
+    st.caption("It is sent again to every pane that has it; what came after it there is removed.")
+    changed = st.text_area("Prompt", prompt, height=200, max_chars=MAX_PROMPT)
+    if st.button("Resend", type="primary", disabled=not changed.strip()):
+        ask(changed[:MAX_PROMPT], [pane for pane in panes if pane.cut(turn_id)], turn_id)
+        st.rerun()
+
+
+def add_pane() -> None:
+    if len(panes) < MAX_PANES:
+        panes.append(Pane(next_deployment([pane.deployment for pane in panes])))
+
+
+def close_pane(pane: Pane) -> None:
+    pane.cancel()
+    if len(panes) > 1 and pane in panes:
+        panes.remove(pane)
+
+
+def stop() -> None:
+    for pane in panes:
+        pane.cancel()
+
+
+def clear() -> None:
+    stop()
+    for pane in panes:
+        pane.turns.clear()
+        pane.sent_from = 0
+
+
+def row_of(turn_id: str) -> list[Reply]:
+    return [turn.reply for pane in panes if (turn := pane.turn(turn_id))]
+
+
+view = toolbar(panes, add_pane, clear)
+starters = st.empty()  # a place of its own, so that it goes when a reply begins
+if not any(pane.turns for pane in panes) and view == "Chat":
+    with starters.container(horizontal=True, key="starters"):
+        for name, prompt in STARTERS.items():
+            st.button(name, key=f"start_{name}", help=prompt, on_click=send, args=(prompt,))
+
+live: list[replies.LiveReply] = []
+with replies.cancelled_when_left(panes):
+    for column, pane in zip(st.columns(len(panes), border=True), panes, strict=True):
+        with column:
+            with st.container(
+                horizontal=True, wrap=False, vertical_alignment="center", key=f"head_{pane.number}"
+            ):
+                picker(pane)
+                if not st.session_state.sync:
+                    gear([pane])
+                st.button(
+                    "",
+                    icon=":material/close:",
+                    key=f"close_{pane.number}",
+                    help="Close this pane",
+                    type="tertiary",
+                    on_click=close_pane,
+                    args=(pane,),
+                    disabled=len(panes) == 1,
+                )
+            with st.container(
+                key=f"history_{pane.number}", height=460, autoscroll=view == "Chat", border=False
+            ):
+                if view == "Code":
+                    draw_code(pane)
+                    continue
+                for number, turn in enumerate(pane.turns):
+                    if number == pane.sent_from > 0:
+                        st.caption("Older turns are not sent any more: they no longer fit.")
+                    drawn = replies.draw_turn(pane, turn, row_of, act)
+                    live += [drawn] if drawn else []
+
+    if problem := st.session_state.pop("problem", ""):
+        st.error("That was not sent.", icon=":material/error:")
+        st.text(problem)
+        st.code(st.session_state.pop("unsent", ""), language=None)
+    with st.bottom, st.container(horizontal=True, vertical_alignment="center", key="composer_row"):
+        st.chat_input(
+            "Answering. Esc stops." if live else "Ask all panes at once",
+            key="composer",
+            max_chars=MAX_PROMPT,
+            on_submit=send,
+            disabled=bool(live),
+        )
+        if live:
+            st.button(
+                "Stop",
+                icon=":material/stop_circle:",
+                key="stop_all",
+                type="primary",
+                shortcut="Esc",
+                on_click=stop,
+            )
+    remember_link(panes)
+    if editing := st.session_state.pop("editing", ""):
+        edit(editing, next(turn.prompt for pane in panes if (turn := pane.turn(editing))))
+    replies.follow(live)
+if live:
+    st.rerun()  # drawn once more as a whole: complete Markdown, the best of each row marked

@@ -1,0 +1,163 @@
+"""The panes of a comparison: what each holds, asks and has been answered.
+
+Lives in the session's state and nowhere else. Knows Runs and requests; draws nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from slm_backends import run, selector
+from slm_backends.chat import ChatRequest, Message, Sampling
+from slm_backends.errors import ContextOverflow, SLMError
+from slm_backends.export import Exchange
+from slm_backends.run import Reply, Run
+
+MAX_PANES = 4
+MAX_PROMPT = 100_000  # characters
+DEFAULT = ("smollm2-135m-instruct@onnx", "smollm2-135m-instruct@openvino")
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Turn:
+    """A prompt and the reply to it. Panes that were asked together share `id`."""
+
+    id: str
+    prompt: str
+    system: str
+    sampling: Sampling
+    deployment: str
+    run: Run | None = None
+    refused: SLMError | None = None
+    request: ChatRequest | None = None
+    followed: bool = False  # a run of the page has watched it, and is responsible for its end
+
+    @property
+    def reply(self) -> Reply:
+        if self.run is not None:
+            return self.run.reply
+        return Reply(state="failed", error=self.refused, finish_reason="error")
+
+    @property
+    def running(self) -> bool:
+        return not self.reply.ended
+
+    def cancel(self) -> None:
+        """Stop the model; waits for the little time that this takes."""
+        if self.run is not None:
+            self.run.cancel()
+            self.run.wait(timeout=1)
+
+
+@dataclass
+class Pane:
+    """One column. `sent_from` is the first turn that still fits: older ones are shown, not sent."""
+
+    deployment: str
+    number: int = field(default_factory=lambda: next(_numbers))
+    turns: list[Turn] = field(default_factory=list)
+    sent_from: int = 0
+
+    @property
+    def settings(self) -> str:
+        """What ends the keys of this pane's parameters: nothing while all share one set."""
+        return "" if st.session_state.get("sync", True) else f"_{self.number}"
+
+    def turn(self, turn_id: str) -> Turn | None:
+        return next((turn for turn in self.turns if turn.id == turn_id), None)
+
+    def conversation(self, prompt: str, system: str) -> tuple[Message, ...]:
+        """The messages that a new prompt is sent with: replies that failed are left out."""
+        messages = [Message("system", system)] if system.strip() else []
+        for turn in self.turns[self.sent_from :]:
+            if turn.reply.text:
+                messages += [Message("user", turn.prompt), Message("assistant", turn.reply.text)]
+        return (*messages, Message("user", prompt))
+
+    def ask(self, prompt: str, system: str, sampling: Sampling, turn_id: str) -> None:
+        """Start a Run. A refusal becomes the turn's error, for this pane alone."""
+        turn = Turn(turn_id, prompt, system, sampling, self.deployment)
+        try:
+            backend = selector.backend(self.deployment)
+            turn.request = ChatRequest(self.conversation(prompt, system), sampling)
+            turn.run = run.start(backend, turn.request)
+        except SLMError as error:
+            turn.refused = error
+        self.turns.append(turn)
+
+    def cut(self, turn_id: str) -> Turn | None:
+        """Remove the turn of that id and all after it; the removed turn, or None."""
+        for index, turn in enumerate(self.turns):
+            if turn.id == turn_id:
+                for later in self.turns[index:]:
+                    later.cancel()
+                del self.turns[index:]
+                self.sent_from = min(self.sent_from, index)
+                return turn
+        return None
+
+    def cancel(self) -> None:
+        for turn in self.turns:
+            turn.cancel()
+
+    def drop_oldest(self, overflow: ContextOverflow) -> None:
+        """Stop sending the oldest turns until the rest should fit, going by its characters."""
+        room = (overflow.context or 0) - (overflow.max_tokens or 0)
+        excess = 1 - room / (overflow.prompt_tokens or 1)
+        sent = self.turns[self.sent_from :]
+        total = sum(len(turn.prompt) + len(turn.reply.text) for turn in sent)
+        dropped = 0
+        for turn in sent:
+            dropped += len(turn.prompt) + len(turn.reply.text)
+            self.sent_from += 1
+            if dropped >= excess * total:
+                break
+
+    def exchanges(self) -> list[Exchange]:
+        return [
+            Exchange(turn.deployment, turn.request, turn.reply)
+            for turn in self.turns
+            if turn.request is not None
+        ]
+
+
+def all_panes() -> list[Pane]:
+    """The session's panes; from the link at its first call, the default two without one."""
+    if "panes" not in st.session_state:
+        asked = st.query_params.get_all("pane")
+        st.session_state.panes = [Pane(known) for known in _known(asked)] or [
+            Pane(deployment) for deployment in DEFAULT
+        ]
+    panes: list[Pane] = st.session_state.panes
+    return panes
+
+
+def remember_link(panes: list[Pane]) -> None:
+    """Put the deployments in the address, for a colleague; parameters put themselves there."""
+    shown = [pane.deployment for pane in panes]
+    asked = [] if shown == list(DEFAULT) else shown
+    if st.query_params.get_all("pane") != asked:
+        st.query_params["pane"] = asked
+
+
+def new_turn_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def _known(asked: list[str]) -> list[str]:
+    """Ids from a link that exist; a link is somebody's input, so the rest is only mentioned."""
+    known = []
+    for deployment_id in asked[:MAX_PANES]:
+        try:
+            selector.check(deployment_id)
+        except SLMError as error:
+            st.toast(f"The link names a deployment that is not known here: {error.code}.")
+        else:
+            known.append(deployment_id)
+    return known

@@ -1,0 +1,166 @@
+"""Turns on screen: prompt, reply, its numbers, and the loop that follows replies as they grow.
+
+Redraws only what a token can still change: finished paragraphs become elements of their own, so
+that bytes and drawing grow with the length of a reply and not with its square.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import streamlit as st
+
+from slm_backends.errors import ContextOverflow
+from slm_backends.run import Reply
+from ui import numbers
+from ui.clipboard import copy_button
+from ui.markdown import Pieces, safe
+from ui.panes import Pane, Turn
+
+TICK = 0.1  # seconds between two drawings
+FIRST_TICK = 0.03  # until the first character: waiting for it is felt more than anything else
+
+
+class LiveReply:
+    """A reply on screen that is still being written."""
+
+    def __init__(self, turn: Turn, row: Callable[[str], Sequence[Reply]]) -> None:
+        self.turn = turn
+        self._row = row
+        self._body = st.container(key=f"reply_{turn.id}_{id(turn)}")
+        self._slot = self._body.empty()
+        self._line = st.empty()
+        self._pieces = Pieces()
+        self._drawn = ""
+        self._said = ""
+        self.done = False
+
+    def draw(self) -> bool:
+        """Draw what is new; whether there is text on screen."""
+        reply = self.turn.reply
+        finished, rest = self._pieces.take(reply.text)
+        for piece in finished:
+            self._slot.markdown(safe(piece))
+            self._slot = self._body.empty()
+        if rest and (finished or rest != self._drawn):
+            self._slot.markdown(safe(rest))
+        self._drawn = rest
+        self.done = reply.ended
+        line = numbers.final(reply, self._row(self.turn.id)) if reply.ended else numbers.live(reply)
+        if line != self._said:
+            self._line.caption(line)
+            self._said = line
+        return bool(reply.text)
+
+
+def follow(replies: list[LiveReply]) -> None:
+    """Draw until all have ended."""
+    while not all(reply.done for reply in replies):
+        shown = [reply.draw() for reply in replies if not reply.done]
+        time.sleep(TICK if all(shown) else FIRST_TICK)
+        "panes" in st.session_state  # noqa: B015 - looking there lets Streamlit stop us here
+
+
+@contextmanager
+def cancelled_when_left(panes: Sequence[Pane]) -> Iterator[None]:
+    """Cancel what runs in these panes when the block is left, however that comes: at its end, by
+    Stop, by a widget that reruns the page, or by a browser that is gone.
+
+    What an earlier run of the page had followed is cancelled at once.
+    """
+    running = [turn for pane in panes for turn in pane.turns if turn.running]
+    for turn in running:
+        if turn.followed:
+            turn.cancel()
+        turn.followed = True
+    try:
+        yield
+    finally:
+        # No Streamlit in here: it would raise again, and the rest would not happen.
+        for turn in running:
+            turn.cancel()
+
+
+def draw_turn(
+    pane: Pane, turn: Turn, row: Callable[[str], Sequence[Reply]], act: Callable[..., None]
+) -> LiveReply | None:
+    """Draw a turn; returns what must be followed while it is still running.
+
+    `act(name, pane number, turn id)` is called before the next run of the page when a button is
+    pressed: "again", "edit" or "drop".
+    """
+    key = f"{pane.number}_{turn.id}"
+    with st.chat_message("user", avatar=":material/person:"):
+        st.markdown(safe(turn.prompt))
+    live = None
+    with st.chat_message("assistant", avatar=":material/smart_toy:"):
+        if turn.deployment != pane.deployment:
+            st.caption(f"answered by {turn.deployment}")
+        if turn.running:
+            live = LiveReply(turn, row)
+            live.draw()
+        else:
+            reply = turn.reply
+            if reply.text:
+                st.markdown(safe(reply.text))
+            if reply.error is not None:
+                _draw_error(pane, turn, act)
+            elif not reply.text:
+                stopped = reply.state == "stopped"
+                st.caption("Stopped before the first word." if stopped else "An empty reply.")
+            st.caption(numbers.final(reply, row(turn.id)))
+        with st.container(
+            horizontal=True, vertical_alignment="center", gap="small", key=f"actions_{key}"
+        ):
+            st.button(
+                "Regenerate",
+                key=f"again_{key}",
+                type="tertiary",
+                on_click=act,
+                args=("again", pane.number, turn.id),
+            )
+            st.button(
+                "Edit",
+                key=f"edit_{key}",
+                type="tertiary",
+                help="Change the prompt and send it again",
+                on_click=act,
+                args=("edit", pane.number, turn.id),
+            )
+            if live is None:
+                copy_button(turn.reply.text, key=f"copy_{key}")
+                with st.popover("Details", type="tertiary", key=f"details_{key}"):
+                    numbers.details(turn.reply)
+    return live
+
+
+def _draw_error(pane: Pane, turn: Turn, act: Callable[..., None]) -> None:
+    error = turn.reply.error
+    assert error is not None
+    with st.container(border=True, key=f"error_{pane.number}_{turn.id}"):
+        st.markdown(
+            ":red[:material/error: **No answer**]"
+            if not turn.reply.text
+            else ":red[:material/error: **Broke off**]"
+        )
+        # As plain text: an error may repeat what a server or a model wrote.
+        st.text(error.message)
+        if error.hint:
+            st.text(error.hint)
+        with st.container(horizontal=True):
+            st.button(
+                "Retry",
+                key=f"retry_{pane.number}_{turn.id}",
+                icon=":material/refresh:",
+                on_click=act,
+                args=("again", pane.number, turn.id),
+            )
+            if isinstance(error, ContextOverflow) and len(pane.turns) - pane.sent_from > 1:
+                st.button(
+                    "Drop the oldest turns and retry",
+                    key=f"drop_{pane.number}_{turn.id}",
+                    on_click=act,
+                    args=("drop", pane.number, turn.id),
+                )

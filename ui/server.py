@@ -1,0 +1,58 @@
+"""The web server: Streamlit's app with security headers. `streamlit run ui/server.py`.
+
+Model output may try to load a remote picture whose address carries a secret; the policy below lets
+a browser refuse whatever the renderer missed. Ends the workers when the server ends.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # `streamlit run` puts this file's folder there, not the project's
+    sys.path.insert(0, str(ROOT))
+
+import streamlit as st  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
+
+from slm_backends import selector  # noqa: E402
+
+HEADERS = {
+    b"content-security-policy": (
+        b"img-src 'self' data: blob:; media-src 'self' data: blob:; object-src 'none'; "
+        b"frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
+    ),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+}
+
+
+class SecurityHeaders:
+    """Adds HEADERS to every HTTP response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HEADERS.items()]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+@asynccontextmanager
+async def lifespan(_: st.App) -> AsyncIterator[None]:
+    # Its import takes a second: better beside the first paint than in the first reply.
+    threading.Thread(target=lambda: __import__("openai"), daemon=True).start()
+    yield
+    selector.close()
+
+
+app = st.App(ROOT / "app.py", middleware=[Middleware(SecurityHeaders)], lifespan=lifespan)

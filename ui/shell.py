@@ -1,0 +1,65 @@
+"""What every page has around it: title, icon, navigation, style.
+
+A page calls `open_page` first, so that it is whole also when its address is opened on a server that
+has not run app.py yet. Knows the list of pages and nothing of what they do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+ROOT = Path(__file__).resolve().parents[1]
+STYLE = Path(__file__).with_name("style.css")
+ICON = Path(__file__).with_name(
+    "icon.svg"
+)  # a file of ours: an icon by name comes from the network
+PRODUCT = "SLM playground"
+
+#: file in pages/ -> title; the first one is where / leads. No icons: Streamlit would have the
+#: browser fetch the icon of the page on screen from elsewhere.
+PAGES = {"chat": "Chat"}
+
+
+_navigated = False  # in this process; Streamlit runs app.py before a page once it was
+
+
+def navigate() -> None:
+    """Draw the navigation and run the page that was asked for. For app.py."""
+    _navigation().run()
+
+
+def open_page(name: str) -> None:
+    """First call of every page. Safe to make more than once.
+
+    Streamlit looks for pages/ by itself until st.navigation was first called, so the first address
+    opened on a fresh server may be a page's own, without app.py: then it is run again, through it.
+    """
+    title = PAGES[name]
+    st.set_page_config(
+        page_title=f"{title} · {PRODUCT}",
+        page_icon=str(ICON),
+        layout="wide",
+        menu_items={"About": f"{PRODUCT}: one prompt, side by side, on small language models."},
+    )
+    if not _navigated:
+        _navigation()
+        st.rerun()
+    st.html(STYLE)
+
+
+def _navigation() -> st.Page:
+    global _navigated
+    _navigated = True
+    pages = [
+        st.Page(ROOT / "pages" / f"{name}.py", title=title, url_path=name)
+        for name, title in PAGES.items()
+    ]
+
+    def home() -> None:
+        # A default page loses its own address, and /chat must go on working.
+        st.switch_page(pages[0], query_params=st.query_params.to_dict())
+
+    front = st.Page(home, title=PRODUCT, default=True, visibility="hidden")
+    return st.navigation([front, *pages], position="sidebar" if len(pages) > 1 else "hidden")

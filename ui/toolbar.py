@@ -1,0 +1,65 @@
+"""The row above the panes: view, sync, parameters for all, add a pane, export, clear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from slm_backends import catalog, export
+from ui import numbers, parameters
+from ui.panes import MAX_PANES, Pane
+
+
+def toolbar(panes: list[Pane], add: Callable[[], None], clear: Callable[[], None]) -> str:
+    """Draw it; returns the view that was chosen, "Chat" or "Code"."""
+    made = [pane.exchanges() for pane in panes]
+    with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
+        view = st.segmented_control(
+            "View",
+            ["Chat", "Code"],
+            default="Chat",
+            required=True,
+            key="view",
+            label_visibility="collapsed",
+        )
+        st.toggle(
+            "Sync", True, key="sync", help="One system prompt and one set of parameters for all"
+        )
+        if st.session_state.sync:
+            gear(panes)
+        st.button(
+            "Pane",
+            icon=":material/add:",
+            key="add",
+            on_click=add,
+            disabled=len(panes) >= MAX_PANES,
+            help=f"Add a pane, {MAX_PANES} at most",
+        )
+        with st.popover("Export", icon=":material/download:", disabled=not any(made), key="export"):
+            _download("Markdown", lambda: export.to_markdown(made), "md", "text/markdown")
+            _download("JSON", lambda: export.to_json(made), "json", "application/json")
+        st.button(
+            "Clear",
+            icon=":material/delete_sweep:",
+            key="clear",
+            on_click=clear,
+            disabled=not any(pane.turns for pane in panes),
+        )
+    known = catalog.load().deployments
+    shown = [known[pane.deployment] for pane in panes if pane.deployment in known]
+    st.caption(numbers.kinship(shown))
+    return str(view)
+
+
+def gear(panes: list[Pane]) -> None:
+    """The parameters of these panes: of all of them, or of one whose settings are its own."""
+    suffix = panes[0].settings
+    with st.popover(
+        "", icon=":material/tune:", help="System prompt and parameters", key=f"gear{suffix}"
+    ):
+        parameters.panel(suffix, panes)
+
+
+def _download(label: str, make: Callable[[], str], ending: str, kind: str) -> None:
+    st.download_button(label, make, f"comparison.{ending}", kind, on_click="ignore")
