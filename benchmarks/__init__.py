@@ -1,0 +1,1 @@
+"""Measurements that print ratios. They assert nothing: machines are noisy, people read."""

@@ -1,0 +1,16 @@
+"""Run the benchmarks, all or those named: `python -m benchmarks decode traffic`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("decode", "traffic", "first_character")
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or NAMES:
+        if name not in NAMES:
+            sys.exit(f"There is no benchmark called {name}; there are {', '.join(NAMES)}.")
+        module = importlib.import_module(f"benchmarks.{name}")
+        print(f"\n== {name}: {module.__doc__.splitlines()[0]}", flush=True)
+        module.main()
