@@ -1,0 +1,154 @@
+"""The command line: `python -m slm_backends list | fetch | chat | serve | doctor`.
+
+Knows arguments, exit codes and how errors are shown. What a command does is in the module that it
+imports when it is called, so that `--help` costs nothing.
+
+Exit codes: 0 done, 1 failed, with a sentence on standard error, 2 wrong usage, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from slm_backends import terminal
+from slm_backends.chat import PARAMETERS
+from slm_backends.errors import SLMError
+
+STOPPED = 130  # as shells report a process that SIGINT ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    terminal.tolerate_any_text()
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+        sys.stdout.flush()
+        return code
+    except SLMError as error:
+        terminal.say_error(error)
+        return 1
+    except KeyboardInterrupt:
+        return STOPPED
+    except BrokenPipeError:
+        # The reader has gone. Python flushes standard output once more at exit: into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m slm_backends",
+        description="Small language models on any runtime, from the command line.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+
+    listing = command("list", "Show deployments, and what each of them still needs.")
+    listing.add_argument("--json", action="store_true", help="print a JSON list")
+    listing.set_defaults(command=_list)
+
+    fetching = command("fetch", "Bring the weights of local deployments to this computer.")
+    fetching.add_argument("deployments", nargs="+", metavar="DEPLOYMENT")
+    fetching.set_defaults(command=_fetch)
+
+    chatting = command("chat", "Ask a model, once or in a conversation.")
+    chatting.add_argument("deployment", metavar="DEPLOYMENT", help="an id that `list` shows")
+    chatting.add_argument(
+        "prompt",
+        nargs="?",
+        metavar="PROMPT",
+        help="the question; '-' or a pipe reads it from standard input; "
+        "without any, on a terminal, a conversation begins",
+    )
+    chatting.add_argument("--json", action="store_true", help="print one JSON object, at the end")
+    chatting.epilog = "fake@tokens=50,rate=20 answers without any model: for a try."
+    _add_sampling(chatting)
+    chatting.set_defaults(command=_chat)
+
+    serving = command("serve", "Serve one local deployment with the OpenAI protocol.")
+    serving.add_argument("deployment", metavar="DEPLOYMENT", help="an id that `list` shows")
+    serving.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    serving.add_argument("--port", type=int, default=8000, help="0 picks a free one (%(default)s)")
+    serving.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="what callers must send; better set as SLM_API_KEY, "
+        "since other users of this computer can read arguments",
+    )
+    serving.set_defaults(command=_serve)
+
+    examining = command("doctor", "Look at this computer: what works, what does not, what to do.")
+    examining.add_argument("--json", action="store_true", help="print a JSON object")
+    examining.set_defaults(command=_doctor)
+    return parser
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to answer")
+    group.add_argument("--system", metavar="TEXT", default="", help="the system prompt")
+    for name, parameter in PARAMETERS.items():
+        default = "" if parameter.default is None else f" ({parameter.default:g})"
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=parameter.kind,
+            metavar="N",
+            help=parameter.help.rstrip(".") + default,
+        )
+    group.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end the reply before this text; may be given several times",
+    )
+
+
+def _list(options: argparse.Namespace) -> int:
+    from slm_backends import cli_models
+
+    return cli_models.show(as_json=options.json)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from slm_backends import cli_models
+
+    return cli_models.fetch(options.deployments)
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from slm_backends import cli_chat
+
+    given = {name: getattr(options, name) for name in PARAMETERS}
+    sampling = {name: value for name, value in given.items() if value is not None}
+    return cli_chat.chat(
+        options.deployment,
+        options.prompt,
+        system=options.system,
+        sampling=sampling | {"stop": tuple(options.stop)},
+        as_json=options.json,
+    )
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from slm_backends import cli_serve
+
+    api_key = options.api_key
+    if api_key is None:
+        api_key = os.environ.get("SLM_API_KEY", "")
+    cli_serve.serve(options.deployment, options.host, options.port, api_key)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from slm_backends import doctor
+
+    return doctor.show(as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
