@@ -88,7 +88,7 @@ async def through_worker(deployment_id: str) -> Measured:
     async for event in selector.backend(deployment_id).stream(request):
         if isinstance(event, Delta):
             last = time.perf_counter()
-            count = event.tokens or 0
+            count = event.timings.predicted_n if event.timings else 0
             if not first:
                 first, at_first = last, count
     return first - begun, (count - at_first) / (last - first)

@@ -253,16 +253,6 @@ class Prefill:
 
 
 @dataclass(frozen=True)
-class Delta:
-    """More text. `tokens` is the number of tokens in the whole reply so far, as the server counts
-    them, or None where it does not say; `decode_ms` is first token to latest, likewise."""
-
-    text: str
-    tokens: int | None = None
-    decode_ms: float | None = None
-
-
-@dataclass(frozen=True)
 class Timings:
     """Milliseconds and token counts, measured where the tokens are made.
 
@@ -288,6 +278,14 @@ class Timings:
         if self.predicted_n < 2 or self.predicted_ms <= 0:
             return None
         return (self.predicted_n - 1) / self.predicted_ms * 1000
+
+
+@dataclass(frozen=True)
+class Delta:
+    """More text. `timings` are of the reply so far, None where the server does not measure."""
+
+    text: str
+    timings: Timings | None = None
 
 
 FinishReason = Literal["stop", "length"]

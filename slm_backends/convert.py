@@ -99,8 +99,8 @@ def _precision() -> list[str]:
     matrix and a third of the layers, as llama.cpp mixes them.
 
     Measured for SmolLM2-135M against its float32 weights on 52 tokens of prose: KL divergence 0.19
-    and 63 % the same likeliest token, against 0.44 and 56 % with the builder's defaults, for about a
-    tenth of the speed.
+    and 63 % the same likeliest token, against 0.44 and 56 % with the builder's defaults, for about
+    a tenth of the speed.
     """
     import onnxruntime_genai
 

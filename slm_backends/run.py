@@ -24,6 +24,7 @@ from slm_backends.chat import (
     Loading,
     Prefill,
     Queued,
+    Timings,
 )
 from slm_backends.errors import SLMError
 
@@ -174,16 +175,13 @@ class Run:
             self._first_at = now
         self._last_at = now
         self._pieces.append(event.text)
-        reply = self._reply
-        taken_here = now - self._first_at
-        self._reply = replace(
-            reply,
+        reply = replace(
+            self._reply,
             state="decoding",
             first_token_s=self._first_at - (self._placed_at or self._loaded_at),
-            decode_s=taken_here if event.decode_ms is None else event.decode_ms / 1000,
-            completion_tokens=event.tokens or reply.completion_tokens,
-            counted=event.tokens is not None,
+            decode_s=now - self._first_at,
         )
+        self._reply = _measured(reply, event.timings)
 
     def _finish(self, event: Finished) -> None:
         reply = replace(
@@ -193,21 +191,7 @@ class Run:
             completion_tokens=event.completion_tokens,
             cached_tokens=event.cached_tokens,
         )
-        timings = event.timings
-        if timings is not None:
-            reply = replace(
-                reply,
-                queue_s=timings.queue_ms / 1000,
-                first_token_s=timings.prompt_ms / 1000,
-                decode_s=timings.predicted_ms / 1000,
-                prompt_tokens=timings.prompt_n,
-                completion_tokens=timings.predicted_n,
-                cached_tokens=timings.cache_n
-                if timings.cache_n is not None
-                else reply.cached_tokens,
-                counted=True,
-            )
-        self._reply = reply
+        self._reply = _measured(reply, event.timings)
 
     def _end_unbegun(self, _: object) -> None:
         """A run whose task was cancelled before its first step has ended too."""
@@ -225,6 +209,23 @@ class Run:
             about=self.backend.about,
         )
         self._ended.set()
+
+
+def _measured(reply: Reply, timings: Timings | None) -> Reply:
+    """The reply with the server's own numbers in place of those taken here, where it has any."""
+    if timings is None:
+        return reply
+    cached = timings.cache_n if timings.cache_n is not None else reply.cached_tokens
+    return replace(
+        reply,
+        queue_s=timings.queue_ms / 1000,
+        first_token_s=timings.prompt_ms / 1000,
+        decode_s=timings.predicted_ms / 1000,
+        prompt_tokens=timings.prompt_n,
+        completion_tokens=timings.predicted_n,
+        cached_tokens=cached,
+        counted=True,
+    )
 
 
 def start(backend: Backend, request: ChatRequest) -> Run:

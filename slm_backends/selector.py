@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib
 import importlib.util
 import os
 import threading
@@ -131,6 +132,8 @@ class LocalBackend:
             await self._owner.make_room(self)
             worker = self.worker = await asyncio.to_thread(WorkerProcess, self.id, folder)
         self.loads += 1
+        # The client's import takes a second: now, beside the load, and in no first reply.
+        preparing = asyncio.ensure_future(asyncio.to_thread(importlib.import_module, "openai"))
         try:
             until = time.monotonic() + IMPATIENT_SECONDS
             # Not in a thread: Python waits for its threads when it ends, also for one that waits.
@@ -140,6 +143,7 @@ class LocalBackend:
                 raise worker.failed
             if not worker.settled.is_set():
                 raise Unavailable(f"{self.id} did not load in {IMPATIENT_SECONDS:.0f} seconds.")
+            await preparing
         except BaseException:
             await asyncio.to_thread(worker.stop)
             if self.worker is worker:
@@ -260,7 +264,7 @@ class Selector:
                 raise MemoryExceeded(
                     f"{wanted.id} needs {gigabytes(wanted.deployment.memory)} of memory; "
                     f"{gigabytes(_memory(busy))} of {gigabytes(budget)} are in use by "
-                    f"{', '.join(item.id for item in busy) or 'others'}.",
+                    f"{', '.join(item.id for item in busy) or 'nothing'}.",
                     hint="Wait for the running replies, or set SLM_MEMORY_GB higher.",
                 )
             idle = next(item for item in others if not item.in_use)

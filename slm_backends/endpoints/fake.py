@@ -22,7 +22,7 @@ import itertools
 import re
 import time
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from slm_backends.chat import (
@@ -141,21 +141,22 @@ class FakeBackend:
         await asyncio.sleep(script.first)
         first = time.perf_counter()
         limit = min(script.tokens, request.sampling.max_tokens)
-        count = 0
-        words = _words(script.text, request)
-        self._misbehave(count)
-        for count, word in enumerate(itertools.islice(words, limit), 1):
-            decode_ms = 1000 * (time.perf_counter() - first)
-            yield Delta(word, count, decode_ms)
-            self._misbehave(count)
-            due = first + count / script.rate if script.rate else 0.0
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))  # 0 too lets others have a turn
         prompt_n = sum(len(message.content.split()) for message in request.messages)
-        timings = Timings(
-            prompt_n, 1000 * (first - asked), count, 1000 * (time.perf_counter() - first)
-        )
-        reason = "length" if count == request.sampling.max_tokens else "stop"
-        yield Finished(reason, prompt_n, count, 0, timings)
+        timings = Timings(prompt_n, 1000 * (first - asked), 0, 0.0)
+        self._misbehave(0)
+        for word in itertools.islice(_words(script.text, request), limit):
+            timings = replace(
+                timings,
+                predicted_n=timings.predicted_n + 1,
+                predicted_ms=1000 * (time.perf_counter() - first),
+            )
+            yield Delta(word, timings)
+            self._misbehave(timings.predicted_n)
+            due = first + timings.predicted_n / script.rate if script.rate else 0.0
+            # Also for 0 seconds: it lets others have a turn.
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        reason = "length" if timings.predicted_n == request.sampling.max_tokens else "stop"
+        yield Finished(reason, prompt_n, timings.predicted_n, 0, timings)
 
     def _refuse(self, request: ChatRequest) -> None:
         code = self._script.refuse

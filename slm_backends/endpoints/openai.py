@@ -226,11 +226,7 @@ async def _events(chunks: Any) -> AsyncGenerator[Event, None]:
                 started = True
                 yield Prefill()
             if choice.delta and choice.delta.content:
-                yield Delta(
-                    choice.delta.content,
-                    live.predicted_n if live else None,
-                    live.predicted_ms if live else None,
-                )
+                yield Delta(choice.delta.content, live)
             reason = choice.finish_reason or reason
         timings = live or timings
     if chunk is None:
@@ -303,6 +299,7 @@ def _from_status(
         numbers = ("prompt_tokens", "max_tokens", "context")
         return ContextOverflow(text, **{name: _count(detail.get(name)) for name in numbers})
     if code == Unsupported.code:
+        hint = hint or "Set it back to its neutral value, or pick another deployment."
         return Unsupported(text, field=field, hint=hint)
     if status in (401, 403):
         return Unauthorized(text, hint=hint or "Check the key.")
