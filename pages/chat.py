@@ -11,14 +11,17 @@ from ui.picker import next_deployment, picker
 from ui.toolbar import gear, toolbar
 
 STARTERS = {
-    "Write": "Write a short story about a lighthouse keeper who finds a letter in a bottle.",
-    "Complete": "Complete this sentence in three different ways: The best thing about rain is",
-    "Translate": "Translate into French: Where is the nearest railway station, please?",
-    "Summarise": "Summarise in one sentence: The tide comes in twice a day because the moon pulls "
-    "the water of the oceans towards itself, while the earth turns underneath.",
+    "Write": "Write two sentences about the sea.",
+    "Complete": "Complete this sentence: The best thing about rain is",
+    "Translate": "Translate into French: The cat is on the table.",
+    "Summarise": "Summarise in one sentence: A crow was thirsty and found a jug with a little "
+    "water in it. It could not reach the water, so it dropped stones into the jug until the water "
+    "rose and it could drink.",
 }
 
 shell.open_page("chat")
+if "panes" not in st.session_state:
+    parameters.report_link()
 panes = all_panes()
 
 
@@ -50,6 +53,8 @@ def act(name: str, number: int, turn_id: str) -> None:
         return
     error = turn.reply.error
     pane.cut(turn_id)
+    for other in panes:
+        other.keep()
     if name == "drop" and isinstance(error, ContextOverflow):
         pane.drop_oldest(error)
     ask(turn.prompt, [pane], turn_id)
@@ -71,8 +76,11 @@ def add_pane() -> None:
 
 def close_pane(pane: Pane) -> None:
     pane.cancel()
-    if len(panes) > 1 and pane in panes:
-        panes.remove(pane)
+    for place, shown in enumerate(panes, 1):
+        if shown is pane and len(panes) > 1:
+            parameters.close_up(place, len(panes))
+            del panes[place - 1]
+            break
 
 
 def stop() -> None:

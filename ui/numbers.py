@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
@@ -27,25 +27,37 @@ def live(reply: Reply) -> str:
 
 
 def final(reply: Reply, row: Sequence[Reply]) -> str:
-    """The line once it ended, with the best of its row marked where panes differ."""
+    """The line once it ended, with the best of its row marked where panes differ.
+
+    The whole time is not a contest: it holds the load, and longer replies take longer.
+    """
+    done = [other for other in row if other.state == reply.state == "done"]
     parts = []
     if reply.completion_tokens is not None:
         parts.append(f"{reply.completion_tokens:,} tokens")
-    for name, text, value, best in (
-        ("tokens_per_second", "{:.1f} tok/s", reply.tokens_per_second, max),
-        ("first_token_s", "first token {}", reply.first_token_s, min),
-        ("total_s", "{}", reply.total_s, min),
-    ):
-        if value is None:
-            continue
-        shown = text.format(value if name == "tokens_per_second" else seconds(value))
-        values = [getattr(other, name) for other in row if other.state == "done"]
-        others = [other for other in values if other is not None]
-        wins = len(set(others)) > 1 and value == best(others) and reply.state == "done"
-        parts.append(f":green[**★ {shown}**]" if wins else shown)
+    if (speed := reply.tokens_per_second) is not None:
+        speeds = [other.tokens_per_second for other in done]
+        parts.append(_marked(speed, speeds, max, lambda value: f"{value:.1f} tok/s"))
+    if (wait := reply.first_token_s) is not None:
+        waits = [other.first_token_s for other in done]
+        parts.append(_marked(wait, waits, min, lambda value: f"first token {seconds(value)}"))
+    parts.append(seconds(reply.total_s))
     if reply.finish_reason:
         parts.append(reply.finish_reason)
     return " · ".join(parts)
+
+
+def _marked(
+    value: float,
+    row: Sequence[float | None],
+    best: Callable[[list[float]], float],
+    show: Callable[[float], str],
+) -> str:
+    """The value as text, with a star where it is the best of a row that differs on screen."""
+    known = [other for other in row if other is not None]
+    differs = len({show(other) for other in known}) > 1
+    wins = differs and show(value) == show(best(known))
+    return f":green[**★ {show(value)}**]" if wins else show(value)
 
 
 def details(reply: Reply) -> None:
@@ -70,8 +82,10 @@ def kinship(deployments: Sequence[Deployment]) -> str:
         return ""
     if len({item.model.id for item in deployments}) > 1:
         return "Different models."
-    if len({item.artefact for item in deployments}) > 1:
-        artefacts = dict.fromkeys(item.artefact or "unknown" for item in deployments)
+    artefacts = dict.fromkeys(item.artefact for item in deployments)
+    if "" in artefacts:
+        return "The same model; whether it is the same artefact is not known."
+    if len(artefacts) > 1:
         return "The same model, different artefacts: " + " · ".join(artefacts)
     return "The same artefact on different runtimes."
 

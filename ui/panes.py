@@ -36,7 +36,8 @@ class Turn:
     run: Run | None = None
     refused: SLMError | None = None
     request: ChatRequest | None = None
-    followed: bool = False  # a run of the page has watched it, and is responsible for its end
+    followed: int = 0  # runs of the page that watched it; the last one is responsible for its end
+    kept: bool = False  # the next run of the page shall go on with it
 
     @property
     def reply(self) -> Reply:
@@ -66,8 +67,12 @@ class Pane:
 
     @property
     def settings(self) -> str:
-        """What ends the keys of this pane's parameters: nothing while all share one set."""
-        return "" if st.session_state.get("sync", True) else f"_{self.number}"
+        """What ends the keys of this pane's parameters: nothing while all share one set, else its
+        place, so that a link fits the panes of whoever opens it."""
+        if st.session_state.get("sync", True):
+            return ""
+        place = next(n for n, pane in enumerate(st.session_state.panes, 1) if pane is self)
+        return f"_{place}"
 
     def turn(self, turn_id: str) -> Turn | None:
         return next((turn for turn in self.turns if turn.id == turn_id), None)
@@ -84,9 +89,8 @@ class Pane:
         """Start a Run. A refusal becomes the turn's error, for this pane alone."""
         turn = Turn(turn_id, prompt, system, sampling, self.deployment)
         try:
-            backend = selector.backend(self.deployment)
             turn.request = ChatRequest(self.conversation(prompt, system), sampling)
-            turn.run = run.start(backend, turn.request)
+            turn.run = run.start(selector.backend(self.deployment), turn.request)
         except SLMError as error:
             turn.refused = error
         self.turns.append(turn)
@@ -105,6 +109,11 @@ class Pane:
     def cancel(self) -> None:
         for turn in self.turns:
             turn.cancel()
+
+    def keep(self) -> None:
+        """Let what runs here go on through the next run of the page."""
+        for turn in self.turns:
+            turn.kept = turn.running
 
     def drop_oldest(self, overflow: ContextOverflow) -> None:
         """Stop sending the oldest turns until the rest should fit, going by its characters."""
@@ -157,7 +166,8 @@ def _known(asked: list[str]) -> list[str]:
         try:
             selector.check(deployment_id)
         except SLMError as error:
-            st.toast(f"The link names a deployment that is not known here: {error.code}.")
+            named = " ".join(deployment_id.replace("`", "").split())[:80]
+            st.toast(f"The link names what is not known here: `{named}`. {error.hint}")
         else:
             known.append(deployment_id)
     return known

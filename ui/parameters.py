@@ -6,12 +6,20 @@ next prompt. Numbers travel in the link, texts (system prompt) do not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import streamlit as st
 
 from slm_backends import selector
-from slm_backends.chat import MAX_STOPS, PARAMETERS, SAMPLING_FIELDS, Parameter, Sampling
+from slm_backends.chat import (
+    MAX_STOPS,
+    PARAMETERS,
+    SAMPLING_FIELDS,
+    Parameter,
+    Sampling,
+    checked,
+)
 from slm_backends.errors import BadRequest
 from ui.panes import Pane
 
@@ -63,6 +71,45 @@ def sampling(suffix: str) -> Sampling:
     return Sampling(**values, stop=tuple(line for line in stop.splitlines() if line))
 
 
+def report_link() -> None:
+    """Say which numbers of the link are not taken: the widgets leave them out without a word."""
+    for key, given in st.query_params.items():
+        parameter = PARAMETERS.get(re.sub(r"_\d+$", "", key))
+        if parameter is None or (not given and parameter.default is None):
+            continue
+        try:
+            checked(parameter, float(given))
+        except BadRequest as error:
+            st.toast(f"The link's value was not taken: {error.message}")
+        except ValueError:
+            st.toast(f"The link's value was not taken: {parameter.name} must be a number.")
+
+
+def each_its_own(count: int) -> None:
+    """When Sync is switched off: begin with the common values in every pane."""
+    if st.session_state.sync:
+        return
+    for place in range(1, count + 1):
+        for name in _NAMES:
+            key = f"{name}_{place}"
+            if name not in st.session_state or key in st.session_state:
+                continue
+            st.session_state[key] = value = st.session_state[name]
+            if name in PARAMETERS and value != PARAMETERS[name].default:
+                st.query_params[key] = str(value)  # a new widget does not do that by itself
+
+
+def close_up(place: int, count: int) -> None:
+    """The pane in that place, of so many, goes: those behind it move up with their values."""
+    for name in _NAMES:
+        for here in range(place, count + 1):
+            behind = f"{name}_{here + 1}"
+            if behind in st.session_state:
+                st.session_state[f"{name}_{here}"] = st.session_state[behind]
+            else:
+                st.session_state.pop(f"{name}_{here}", None)
+
+
 def _number(parameter: Parameter, suffix: str, missing: str) -> None:
     kind = parameter.kind
     st.number_input(
@@ -84,4 +131,5 @@ def _not_honoured(name: str, honoured: list[tuple[str, frozenset[str]]]) -> str:
     return ", ".join(sorted({runtime for runtime, fields in honoured if name not in fields}))
 
 
+_NAMES = ("system", *PARAMETERS, "stop")
 assert {*PARAMETERS, "stop"} == SAMPLING_FIELDS, "every field needs its widget"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
+from slm_backends import background
 from slm_backends.errors import ContextOverflow
 from slm_backends.run import Reply
 from ui import numbers
@@ -20,17 +21,22 @@ from ui.markdown import Pieces, safe
 from ui.panes import Pane, Turn
 
 TICK = 0.1  # seconds between two drawings
+HANDOVER = 0.25  # seconds for the next run of the page to take over what it keeps
 FIRST_TICK = 0.03  # until the first character: waiting for it is felt more than anything else
 
 
 class LiveReply:
     """A reply on screen that is still being written."""
 
-    def __init__(self, turn: Turn, row: Callable[[str], Sequence[Reply]]) -> None:
+    def __init__(
+        self, turn: Turn, row: Callable[[str], Sequence[Reply]], draw_error: Callable[[], None]
+    ) -> None:
         self.turn = turn
         self._row = row
+        self._draw_error = draw_error
         self._body = st.container(key=f"reply_{turn.id}_{id(turn)}")
         self._slot = self._body.empty()
+        self._below = st.empty()  # and empty again at once when the page runs anew
         self._line = st.empty()
         self._pieces = Pieces()
         self._drawn = ""
@@ -48,6 +54,9 @@ class LiveReply:
             self._slot.markdown(safe(rest))
         self._drawn = rest
         self.done = reply.ended
+        if reply.error is not None:  # now, as the other panes may go on for long
+            with self._below.container():
+                self._draw_error()
         line = numbers.final(reply, self._row(self.turn.id)) if reply.ended else numbers.live(reply)
         if line != self._said:
             self._line.caption(line)
@@ -68,19 +77,30 @@ def cancelled_when_left(panes: Sequence[Pane]) -> Iterator[None]:
     """Cancel what runs in these panes when the block is left, however that comes: at its end, by
     Stop, by a widget that reruns the page, or by a browser that is gone.
 
-    What an earlier run of the page had followed is cancelled at once.
+    What an earlier run of the page had followed is cancelled at once, but for what a button in
+    another pane said to keep; so that this can be known, the end of a block has a little patience.
     """
     running = [turn for pane in panes for turn in pane.turns if turn.running]
     for turn in running:
-        if turn.followed:
+        if turn.followed and not turn.kept:
             turn.cancel()
-        turn.followed = True
+        turn.followed += 1
+        turn.kept = False
+    seen = [(turn, turn.followed) for turn in running]
+
+    def cancel_what_nobody_follows() -> None:
+        for turn, followed in seen:
+            if turn.followed == followed and turn.run is not None:
+                turn.run.cancel()
+
+    def let_go() -> None:
+        background.loop().call_later(HANDOVER, cancel_what_nobody_follows)
+
     try:
         yield
     finally:
         # No Streamlit in here: it would raise again, and the rest would not happen.
-        for turn in running:
-            turn.cancel()
+        background.call(let_go)
 
 
 def draw_turn(
@@ -99,7 +119,7 @@ def draw_turn(
         if turn.deployment != pane.deployment:
             st.caption(f"answered by {turn.deployment}")
         if turn.running:
-            live = LiveReply(turn, row)
+            live = LiveReply(turn, row, lambda: _draw_error(pane, turn, act))
             live.draw()
         else:
             reply = turn.reply

@@ -7,7 +7,6 @@ a browser refuse whatever the renderer missed. Ends the workers when the server 
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -49,8 +48,6 @@ class SecurityHeaders:
 
 @asynccontextmanager
 async def lifespan(_: st.App) -> AsyncIterator[None]:
-    # Its import takes a second: better beside the first paint than in the first reply.
-    threading.Thread(target=lambda: __import__("openai"), daemon=True).start()
     yield
     selector.close()
 

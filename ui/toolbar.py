@@ -13,7 +13,6 @@ from ui.panes import MAX_PANES, Pane
 
 def toolbar(panes: list[Pane], add: Callable[[], None], clear: Callable[[], None]) -> str:
     """Draw it; returns the view that was chosen, "Chat" or "Code"."""
-    made = [pane.exchanges() for pane in panes]
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         view = st.segmented_control(
             "View",
@@ -24,7 +23,13 @@ def toolbar(panes: list[Pane], add: Callable[[], None], clear: Callable[[], None
             label_visibility="collapsed",
         )
         st.toggle(
-            "Sync", True, key="sync", help="One system prompt and one set of parameters for all"
+            "Sync",
+            True,
+            key="sync",
+            help="One system prompt and one set of parameters for all",
+            on_change=parameters.each_its_own,
+            args=(len(panes),),
+            bind="query-params",
         )
         if st.session_state.sync:
             gear(panes)
@@ -36,9 +41,11 @@ def toolbar(panes: list[Pane], add: Callable[[], None], clear: Callable[[], None
             disabled=len(panes) >= MAX_PANES,
             help=f"Add a pane, {MAX_PANES} at most",
         )
-        with st.popover("Export", icon=":material/download:", disabled=not any(made), key="export"):
-            _download("Markdown", lambda: export.to_markdown(made), "md", "text/markdown")
-            _download("JSON", lambda: export.to_json(made), "json", "application/json")
+        with st.popover(
+            "Export", icon=":material/download:", disabled=not any(_made(panes)), key="export"
+        ):
+            _download("Markdown", lambda: export.to_markdown(_made(panes)), "md", "text/markdown")
+            _download("JSON", lambda: export.to_json(_made(panes)), "json", "application/json")
         st.button(
             "Clear",
             icon=":material/delete_sweep:",
@@ -59,6 +66,10 @@ def gear(panes: list[Pane]) -> None:
         "", icon=":material/tune:", help="System prompt and parameters", key=f"gear{suffix}"
     ):
         parameters.panel(suffix, panes)
+
+
+def _made(panes: list[Pane]) -> list[list[export.Exchange]]:
+    return [pane.exchanges() for pane in panes]
 
 
 def _download(label: str, make: Callable[[], str], ending: str, kind: str) -> None:

@@ -1,0 +1,63 @@
+"""Make the pictures of the documentation from the app as it is, with the embedded model.
+
+    python -m scripts.screenshots              docs/chat.png, for the README
+    python -m scripts.screenshots --all DIR    also phone and dark variants, into DIR
+
+Needs what the browser tests need: requirements-dev.txt and a Chromium ($CHROMIUM).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from playwright.sync_api import Browser
+
+from benchmarks.browser import app, ask, chromium, wait_until_answered
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPT = "What is photosynthesis? Answer in two sentences."
+PARAMETERS = "temperature=0&max_tokens=150"
+DESKTOP = (1440, 900)
+PHONE = (390, 844)
+
+
+def picture(browser: Browser, address: str, file: Path, size: tuple[int, int], scheme: str) -> None:
+    """Ask once to load the models, then again, so that the numbers are those of every day."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    page = context.new_page()
+    page.goto(f"{address}/chat?{PARAMETERS}")
+    page.get_by_test_id("stChatInputTextArea").wait_for()
+    for again in (False, True):
+        if again:
+            page.locator(".st-key-clear button:visible").click()
+            page.locator(".stChatMessage").first.wait_for(state="detached")
+        ask(page, PROMPT)
+        wait_until_answered(page)
+        page.wait_for_timeout(500)
+    page.mouse.move(0, 0)
+    page.evaluate("() => document.activeElement.blur()")
+    page.wait_for_timeout(500)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=file)
+    context.close()
+    print(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", type=Path, metavar="DIR", help="phone and dark variants too")
+    folder = parser.parse_args().all
+    with app() as address, chromium() as browser:
+        picture(browser, address, ROOT / "docs" / "chat.png", DESKTOP, "light")
+        if folder is not None:
+            for scheme in ("light", "dark"):
+                for name, size in (("desktop", DESKTOP), ("phone", PHONE)):
+                    picture(browser, address, folder / f"chat-{name}-{scheme}.png", size, scheme)
+
+
+if __name__ == "__main__":
+    main()
