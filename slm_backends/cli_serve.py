@@ -130,7 +130,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise BadRequest(f"A port is a number from 0 to 65,535, not {port}.", field="port")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise SLMError(
@@ -141,6 +141,10 @@ def _listen(host: str, port: int) -> socket.socket:
             f"Cannot listen on {host}, port {port}: {error}.",
             hint="Check --host; ports below 1024 may need rights.",
         ) from None
+    from slm_backends.worker.server import send_at_once
+
+    send_at_once(listener)
+    return listener
 
 
 def _how_to_use(deployment: Deployment, listener: socket.socket, *, keyed: bool) -> str:

@@ -7,7 +7,7 @@ Keys are not part of any of it. Knows nothing of pages.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -40,8 +40,11 @@ def to_json(panes: Panes) -> str:
     )
 
 
-def to_markdown(panes: Panes) -> str:
-    """A document with one section a prompt, the deployments' replies below each other."""
+def to_markdown(panes: Panes, harmless: Callable[[str], str] = str) -> str:
+    """A document with one section a prompt, the deployments' replies below each other.
+
+    `harmless` is applied to each reply: a viewer would load the pictures that a model names.
+    """
     lines = ["# Comparison", "", f"Made {_now()}.", ""]
     rounds = max((len(pane) for pane in panes), default=0)
     for number in range(rounds):
@@ -55,7 +58,12 @@ def to_markdown(panes: Panes) -> str:
             if prompt != shown:
                 lines += [*_quoted(prompt), ""]
                 shown = prompt
-            lines += [f"### {exchange.deployment}", "", exchange.reply.text or "*(no text)*", ""]
+            lines += [
+                f"### {exchange.deployment}",
+                "",
+                harmless(exchange.reply.text) or "*(no text)*",
+                "",
+            ]
             lines += [f"*{numbers(exchange.reply)}*", "", f"`{_parameters(exchange.request)}`", ""]
             if exchange.reply.error is not None:
                 lines += ["Error:", "", *_quoted(exchange.reply.error.message), ""]

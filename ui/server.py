@@ -18,6 +18,7 @@ if str(ROOT) not in sys.path:  # `streamlit run` puts this file's folder there, 
 import streamlit as st  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
+from streamlit import net_util  # noqa: E402
 
 from slm_backends import selector  # noqa: E402
 
@@ -51,5 +52,9 @@ async def lifespan(_: st.App) -> AsyncIterator[None]:
     yield
     selector.close()
 
+
+# Streamlit asks a public service for this computer's address when a page of another origin knocks.
+# The playground calls nobody unasked.
+net_util.get_external_ip = lambda: None
 
 app = st.App(ROOT / "app.py", middleware=[Middleware(SecurityHeaders)], lifespan=lifespan)

@@ -8,6 +8,7 @@ import streamlit as st
 
 from slm_backends import catalog, export
 from ui import numbers, parameters
+from ui.markdown import safe
 from ui.panes import MAX_PANES, Pane
 
 
@@ -44,7 +45,9 @@ def toolbar(panes: list[Pane], add: Callable[[], None], clear: Callable[[], None
         with st.popover(
             "Export", icon=":material/download:", disabled=not any(_made(panes)), key="export"
         ):
-            _download("Markdown", lambda: export.to_markdown(_made(panes)), "md", "text/markdown")
+            _download(
+                "Markdown", lambda: export.to_markdown(_made(panes), safe), "md", "text/markdown"
+            )
             _download("JSON", lambda: export.to_json(_made(panes)), "json", "application/json")
         st.button(
             "Clear",

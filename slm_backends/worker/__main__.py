@@ -21,7 +21,7 @@ import uvicorn
 from slm_backends import catalog
 from slm_backends.errors import SLMError
 from slm_backends.worker import TOKEN_VARIABLE, wire
-from slm_backends.worker.server import Service, build
+from slm_backends.worker.server import Service, build, send_at_once
 
 
 def main() -> None:
@@ -30,8 +30,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     service = Service(catalog.load().deployment(deployment_id), Path(folder))
     listener = socket.create_server(("127.0.0.1", 0))
-    # Accepted connections inherit it. Else a small write may wait 40 ms for the client's kernel.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    send_at_once(listener)
     _tell(parent, port=listener.getsockname()[1])
 
     def load() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import socket
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -188,6 +189,15 @@ def build(service: Service, api_key: str = "") -> Starlette:
             Exception: _on_defect,
         },
     )
+
+
+def send_at_once(listener: socket.socket) -> None:
+    """Let small writes go out as they are made; accepted connections inherit it.
+
+    asyncio does so for sockets of its own; with one that was made before, a chunk may wait 40 ms
+    for the client's kernel.
+    """
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class _Reply(Response):

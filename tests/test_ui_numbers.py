@@ -1,0 +1,108 @@
+"""The line under a reply: what it says, what is best of a row, and what a comparison compares."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from slm_backends.catalog import Deployment, Model
+from slm_backends.run import Reply
+from ui import numbers
+
+DONE = Reply(
+    state="done",
+    text="Paris.",
+    finish_reason="stop",
+    first_token_s=0.08,
+    decode_s=2.0,
+    total_s=2.5,
+    prompt_tokens=12,
+    completion_tokens=201,
+    counted=True,
+)
+FASTER = replace(DONE, decode_s=1.0, total_s=1.25)
+SOONER = replace(DONE, first_token_s=0.04, total_s=3.0)
+
+
+def best(reply: Reply, *others: Reply) -> list[str]:
+    """What is marked in the line of `reply` beside these."""
+    return re.findall(r":green\[\*\*★ ([^*]+)\*\*\]", numbers.final(reply, [reply, *others]))
+
+
+def test_the_line_of_one_reply() -> None:
+    assert numbers.final(DONE, [DONE]) == (
+        "201 tokens · 100.0 tok/s · first token 80 ms · 2.5 s · stop"
+    )
+
+
+def test_thousands_and_what_is_not_known() -> None:
+    assert numbers.final(replace(DONE, completion_tokens=12_345), []).startswith("12,345 tokens")
+    unknown = Reply(state="done", total_s=0.5, finish_reason="stop")
+    assert numbers.final(unknown, [unknown]) == "500 ms · stop"
+
+
+def test_the_best_of_a_row_is_marked() -> None:
+    assert best(FASTER, DONE) == ["200.0 tok/s"]
+    assert best(DONE, FASTER) == []
+    assert best(SOONER, DONE, FASTER) == ["first token 40 ms"]
+    assert best(DONE, SOONER, FASTER) == []
+
+
+def test_equals_are_not_marked() -> None:
+    assert best(DONE) == []
+    assert best(DONE, DONE) == []
+    assert best(FASTER, FASTER, DONE) == ["200.0 tok/s"]  # both are best
+    assert best(replace(DONE, decode_s=1.9999), DONE) == []  # the same on screen
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "decoding"])
+def test_only_complete_replies_compete(state: str) -> None:
+    other = replace(FASTER, state=state)  # type: ignore[arg-type]
+    assert best(other, DONE) == []
+    assert best(DONE, other) == []  # nobody is left to be better than
+    assert best(DONE, other, replace(DONE, first_token_s=9.0)) == ["first token 80 ms"]
+
+
+def test_what_is_not_known_does_not_compete() -> None:
+    uncounted = replace(FASTER, completion_tokens=None, first_token_s=None)
+    assert best(uncounted, DONE) == []
+    assert best(DONE, uncounted) == []
+
+
+def test_the_line_of_a_running_reply() -> None:
+    assert numbers.live(Reply(total_s=0.25)) == "waiting · 0.2 s"
+    assert numbers.live(Reply(state="prefill", total_s=1.5)) == "reading the prompt · 1.5 s"
+    loading = Reply(state="loading", load_step="starting a process", total_s=3.2)
+    assert numbers.live(loading) == "loading the model: starting a process · 3 s"
+    running = replace(DONE, state="decoding", finish_reason="")
+    assert numbers.live(running) == "201 tokens · 100.0 tok/s · first token 80 ms · 2.5 s"
+
+
+def deployment(model: str, runtime: str, artefact: str) -> Deployment:
+    return Deployment(f"{model}@{runtime}", Model(model, model), runtime, artefact)
+
+
+ONNX = deployment("small", "onnx", "int4 ONNX")
+GGUF = deployment("small", "openvino", "Q4_1 GGUF")
+SAME = deployment("small", "ollama", "Q4_1 GGUF")
+OTHER = deployment("large", "onnx", "int4 ONNX")
+
+
+def test_kinship_says_what_is_compared() -> None:
+    assert numbers.kinship([]) == ""
+    assert numbers.kinship([ONNX]) == ""
+    assert numbers.kinship([ONNX, ONNX]) == ""
+    assert numbers.kinship([GGUF, SAME]) == "The same artefact on different runtimes."
+    assert numbers.kinship([ONNX, GGUF, SAME]) == (
+        "The same model, different artefacts: int4 ONNX · Q4_1 GGUF"
+    )
+    assert numbers.kinship([ONNX, OTHER]) == "Different models."
+    assert numbers.kinship([ONNX, GGUF, OTHER]) == "Different models."
+
+
+def test_artefacts_that_are_not_known_are_not_called_the_same() -> None:
+    unknown = [deployment("small", runtime, "") for runtime in ("ollama", "openai")]
+    for compared in (unknown, [GGUF, unknown[0]]):
+        assert "not known" in numbers.kinship(compared)

@@ -1,0 +1,308 @@
+"""Turns, ends, cancellations and failures, on an engine whose every token is chosen here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from asking import PATIENCE, until
+from scripted_engine import EOS, ScriptedEngine
+
+from slm_backends import catalog, store
+from slm_backends.chat import Sampling
+from slm_backends.errors import Busy, SLMError
+from slm_backends.worker import scheduler as module
+from slm_backends.worker.scheduler import Ended, Job, Scheduler, Started, Text, Update
+from slm_backends.worker.text import ChatText
+
+SENTENCE = "One two three four five six seven eight nine ten."
+
+
+@pytest.fixture(scope="module")
+def text(embedded: tuple[str, ...]) -> ChatText:
+    return ChatText(store.folder(catalog.load().deployment(embedded[0])))
+
+
+@pytest.fixture(autouse=True)
+def every_token_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UPDATE_EVERY", 0.0)
+
+
+@dataclass
+class Heard:
+    """One job and what it was told."""
+
+    job: Job
+    updates: list[Update]
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def said(self) -> str:
+        return "".join(update.text for update in self.updates if isinstance(update, Text))
+
+    @property
+    def last(self) -> Ended:
+        assert self.ended.wait(PATIENCE), self.updates
+        last = self.updates[-1]
+        assert isinstance(last, Ended)
+        return last
+
+
+class Desk:
+    """A scheduler and the jobs given to it."""
+
+    def __init__(self, text: ChatText, engine: ScriptedEngine) -> None:
+        self.text = text
+        self.engine = engine
+        self.scheduler = Scheduler(engine)
+
+    def submit(self, notify: Callable[[Update], None] | None = None, **sampling: object) -> Heard:
+        updates: list[Update] = []
+        asked = Sampling(**{"max_tokens": 100} | sampling)  # type: ignore[arg-type]
+        job = Job([5, 6, 7], asked, self.text.reply(asked.stop), notify or (lambda update: None))
+        heard = Heard(job, updates)
+
+        def listen(update: Update) -> None:
+            updates.append(update)
+            if isinstance(update, Ended):
+                heard.ended.set()
+
+        if notify is None:
+            job.notify = listen
+        self.scheduler.submit(job)
+        return heard
+
+
+@contextmanager
+def opened(text: ChatText, engine: ScriptedEngine) -> Iterator[Desk]:
+    desk = Desk(text, engine)
+    yield desk
+    engine.go.set()
+    desk.scheduler.close()
+    assert not desk.scheduler._thread.is_alive()
+
+
+@pytest.fixture
+def desk(text: ChatText) -> Iterator[Desk]:
+    with opened(text, ScriptedEngine(lambda _: text.tokens(SENTENCE))) as desk:
+        yield desk
+
+
+def test_a_reply_from_start_to_end(desk: Desk) -> None:
+    heard = desk.submit()
+    assert heard.last.reason == "stop"
+    assert isinstance(heard.updates[0], Started)
+    assert heard.said == SENTENCE
+    assert heard.last.timings is not None
+    tokens = desk.text.tokens(SENTENCE)
+    assert heard.last.timings.predicted_n == len(tokens) + 1  # the end token was made too
+    assert heard.last.timings.prompt_n == 3
+    assert desk.engine.released == [heard.job.key]
+    assert desk.scheduler.counts == (0, 0)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_max_tokens_ends_a_reply(desk: Desk, limit: int) -> None:
+    heard = desk.submit(max_tokens=limit)
+    assert heard.last.reason == "length"
+    assert heard.last.timings is not None
+    assert heard.last.timings.predicted_n == limit
+    assert desk.text.tokens(heard.said) == desk.text.tokens(SENTENCE)[:limit]
+
+
+def test_an_end_token_at_the_limit_is_an_end(desk: Desk) -> None:
+    tokens = len(desk.text.tokens(SENTENCE))
+    assert desk.submit(max_tokens=tokens + 1).last.reason == "stop"
+    assert desk.submit(max_tokens=tokens).last.reason == "length"
+
+
+def test_a_reply_of_one_token_has_no_speed_and_no_negative_times(desk: Desk) -> None:
+    timings = desk.submit(max_tokens=1).last.timings
+    assert timings is not None
+    assert timings.predicted_ms == 0.0
+    assert timings.tokens_per_second is None
+    assert timings.prompt_ms > 0
+    assert timings.queue_ms >= 0
+
+
+def test_an_empty_reply_ends_too(text: ChatText) -> None:
+    with opened(text, ScriptedEngine()) as desk:
+        heard = desk.submit()
+        assert (heard.last.reason, heard.said) == ("stop", "")
+
+
+def test_a_stop_string_ends_it_and_does_not_show(desk: Desk) -> None:
+    heard = desk.submit(stop=("four", "e s"))
+    assert (heard.last.reason, heard.said) == ("stop", "One two three ")
+
+
+def test_what_was_held_back_comes_when_the_reply_ends(desk: Desk) -> None:
+    heard = desk.submit(stop=("ten.!",))
+    assert heard.last.reason == "stop"
+    assert heard.said == SENTENCE
+
+
+def test_updates_are_gathered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UPDATE_EVERY", 1_000.0)
+    heard = desk.submit()
+    assert heard.last.reason == "stop"
+    texts = [update for update in heard.updates if isinstance(update, Text)]
+    assert len(texts) == 2  # the first token at once, the rest when it ends
+    assert heard.said == SENTENCE
+
+
+def test_jobs_take_turns(desk: Desk) -> None:
+    desk.engine.go.clear()
+    heard = [desk.submit() for _ in range(4)]
+    until(lambda: desk.scheduler.counts == (4, 0))
+    order: list[int] = []
+    for one in heard:
+        one.job.notify = (lambda listen, key: lambda update: (order.append(key), listen(update)))(
+            one.job.notify, one.job.key
+        )
+    desk.engine.go.set()
+    for one in heard:
+        assert one.last.reason == "stop"
+        assert one.said == SENTENCE
+    keys = {one.job.key for one in heard}
+    assert set(order[:4]) == keys  # everyone has a token before anyone has two
+
+
+def test_more_than_the_engine_takes_wait_in_line(desk: Desk) -> None:
+    desk.engine.go.clear()
+    heard = [desk.submit() for _ in range(7)]
+    until(lambda: desk.scheduler.counts == (4, 3))
+    assert [len(one.updates) for one in heard] == [1, 1, 1, 1, 0, 0, 0]
+    desk.engine.go.set()
+    for one in heard:
+        assert one.last.reason == "stop"
+    assert desk.engine.admitted == [one.job.key for one in heard]
+    last = heard[-1].last.timings
+    first = heard[0].last.timings
+    assert last is not None
+    assert first is not None
+    assert last.queue_ms > first.queue_ms
+
+
+def test_one_more_than_may_wait_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    desk.engine.go.clear()
+    heard = [desk.submit() for _ in range(4 + 3)]  # whether or not the engine has taken its four
+    with pytest.raises(Busy, match="7"):
+        desk.submit()
+    desk.scheduler.cancel(heard[-1].job)
+    until(lambda: desk.scheduler.counts == (4, 2))
+    heard[-1] = desk.submit()
+    desk.engine.go.set()
+    assert {one.last.reason for one in heard} == {"stop"}
+
+
+def test_cancelling_frees_the_place_at_once(desk: Desk) -> None:
+    desk.engine.go.clear()
+    first, second = desk.submit(), desk.submit()
+    until(lambda: desk.scheduler.counts == (2, 0))
+    desk.scheduler.cancel(first.job)
+    until(lambda: desk.scheduler.counts == (1, 0))
+    until(lambda: desk.engine.released == [first.job.key])
+    desk.engine.go.set()
+    assert second.last.reason == "stop"
+    assert first.updates == [Started()]  # not a word more
+
+
+def test_cancelling_who_waits_takes_him_out_of_the_line(desk: Desk) -> None:
+    desk.engine.go.clear()
+    heard = [desk.submit() for _ in range(6)]
+    until(lambda: desk.scheduler.counts == (4, 2))
+    desk.scheduler.cancel(heard[4].job)
+    until(lambda: desk.scheduler.counts == (4, 1))
+    desk.engine.go.set()
+    assert heard[5].last.reason == "stop"
+    assert heard[4].updates == []
+    assert heard[4].job.key not in desk.engine.admitted
+
+
+def test_cancelling_before_the_thread_woke_up_or_after_the_end_is_harmless(desk: Desk) -> None:
+    for _ in range(20):
+        heard = desk.submit()
+        desk.scheduler.cancel(heard.job)
+    until(lambda: desk.scheduler.counts == (0, 0))
+    ended = desk.submit()
+    assert ended.last.reason == "stop"
+    desk.scheduler.cancel(ended.job)
+    assert desk.submit().last.reason == "stop"
+
+
+def test_an_engine_that_raises_fails_its_jobs_and_lives_on(desk: Desk) -> None:
+    desk.engine.go.clear()
+    heard = [desk.submit() for _ in range(3)]
+    until(lambda: desk.scheduler.counts == (3, 0))
+    desk.engine.raises = RuntimeError("out of luck")
+    desk.engine.go.set()
+    for one in heard:
+        assert one.last.reason == "error"
+        assert one.last.error is not None
+        assert "out of luck" in one.last.error.message
+        assert one.last.error.hint
+    assert sorted(desk.engine.released) == [one.job.key for one in heard]
+    assert desk.submit().last.reason == "stop"
+
+
+def test_one_broken_sequence_fails_alone(desk: Desk) -> None:
+    desk.engine.go.clear()
+    heard = [desk.submit() for _ in range(3)]
+    until(lambda: desk.scheduler.counts == (3, 0))
+    desk.engine.broken[heard[1].job.key] = RuntimeError("this one only")
+    desk.engine.go.set()
+    assert [one.last.reason for one in heard] == ["stop", "error", "stop"]
+    assert heard[1].last.error is not None
+    assert "this one only" in heard[1].last.error.message
+
+
+def test_a_refused_admission_fails_alone(desk: Desk) -> None:
+    desk.engine.refuses = SLMError("Not that.", hint="Something else.")
+    heard = desk.submit()
+    assert heard.last.error is desk.engine.refuses
+    assert heard.updates == [heard.last]
+    desk.engine.refuses = None
+    assert desk.submit().last.reason == "stop"
+
+
+def test_an_engine_that_cannot_even_release_is_survived(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(key: int) -> None:
+        raise RuntimeError("cannot")
+
+    monkeypatch.setattr(desk.engine, "release", broken)
+    assert desk.submit().last.reason == "stop"
+    monkeypatch.undo()
+    assert desk.submit().last.reason == "stop"
+
+
+def test_a_listener_that_is_gone_does_not_harm_the_others(desk: Desk) -> None:
+    def gone(update: Update) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    desk.engine.go.clear()
+    desk.submit(notify=gone)
+    other = desk.submit()
+    desk.engine.go.set()
+    assert other.last.reason == "stop"
+    assert other.said == SENTENCE
+    until(lambda: desk.scheduler.counts == (0, 0))
+
+
+def test_sampling_reaches_the_engine(desk: Desk) -> None:
+    heard = desk.submit(temperature=0.7, top_k=5, seed=9, max_tokens=3)
+    assert heard.last.reason == "length"
+    assert desk.engine.sampling[heard.job.key] == heard.job.sampling
+
+
+def test_the_end_token_is_no_text(text: ChatText) -> None:
+    engine = ScriptedEngine(lambda _: [*text.tokens("Yes"), EOS, *text.tokens("No")])
+    with opened(text, engine) as desk:
+        heard = desk.submit()
+        assert (heard.last.reason, heard.said) == ("stop", "Yes")

@@ -1,0 +1,216 @@
+"""JSON in, checked field by field; JSON out, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from slm_backends.chat import SAMPLING_FIELDS, Message, Sampling, Timings
+from slm_backends.endpoints import openai as client
+from slm_backends.errors import BadRequest, Busy, ContextOverflow, Unsupported
+from slm_backends.worker import wire
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def read(**fields: Any) -> wire.Asked:
+    return wire.read_request({"messages": HELLO} | fields)
+
+
+def test_the_least_that_can_be_asked() -> None:
+    asked = read()
+    assert asked.request.messages == (Message("user", "Hello"),)
+    assert asked.request.sampling == Sampling(top_p=1.0)  # left out is off, not our own default
+    assert asked.model is None
+    assert asked.open_ended
+    assert not (asked.stream or asked.include_usage or asked.timings_per_token)
+
+
+def test_all_that_can_be_asked() -> None:
+    sampling = Sampling(100, 0.5, 0.9, 40, 0.1, 0.2, 1.1, ("a", "b"), 7)
+    fields = {name: getattr(sampling, name) for name in SAMPLING_FIELDS}
+    asked = read(
+        **fields | {"stop": ["a", "b"]},
+        model="some",
+        stream=True,
+        stream_options={"include_usage": True, "include_obfuscation": False},
+        timings_per_token=True,
+    )
+    assert asked.request.sampling == sampling
+    assert asked.model == "some"
+    assert not asked.open_ended
+    assert asked.stream
+    assert asked.include_usage
+    assert asked.timings_per_token
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(top_p=1.0, temperature=0.0),
+        Sampling(100, 0.5, 0.9, 40, 0.1, 0.2, 1.1, ("a",), 7),
+    ],
+)
+def test_what_our_client_writes_is_what_is_read(sampling: Sampling) -> None:
+    assert read(**client.wanted(sampling)).request.sampling == sampling
+
+
+def test_null_asks_for_nothing() -> None:
+    fields = dict.fromkeys(("temperature", "stop", "tools", "stream", "stream_options", "n"))
+    assert read(**fields) == read()
+
+
+def test_other_spellings() -> None:
+    assert read(max_completion_tokens=5).request.sampling.max_tokens == 5
+    assert not read(max_completion_tokens=5).open_ended
+    assert read(stop="x").request.sampling.stop == ("x",)
+    developer = read(messages=[{"role": "developer", "content": "Be kind"}, *HELLO])
+    assert developer.request.messages[0] == Message("system", "Be kind")
+
+
+def test_text_in_parts_and_images() -> None:
+    picture = base64.b64encode(b"\x89PNG").decode()
+    parts = [
+        {"type": "text", "text": "Look"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+        {"type": "text", "text": "at this"},
+    ]
+    message = read(messages=[{"role": "user", "content": parts}]).request.messages[0]
+    assert message.content == "Look\nat this"
+    assert [(image.data, image.media_type) for image in message.images] == [
+        (b"\x89PNG", "image/png")
+    ]
+
+
+def test_what_means_nothing_may_be_sent() -> None:
+    assert (
+        read(n=1, logprobs=False, tools=[], logit_bias={}, user="me", metadata={"a": "b"}) == read()
+    )
+    assert read(response_format={"type": "text"}) == read()
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"tools": [{}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"mirostat": 2}, "mirostat"),
+        ({"functions": []}, "functions"),
+        ({"stream_options": {"include_poetry": True}}, "stream_options.include_poetry"),
+    ],
+)
+def test_what_is_not_known_is_refused_by_name(fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(Unsupported) as caught:
+        read(**fields)
+    assert caught.value.field == name
+    assert name in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**400}, "max_tokens"),
+        ({"max_completion_tokens": "5"}, "max_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"stop": 5}, "stop"),
+        ({"stop": [5]}, "stop"),
+        ({"stop": ["x"] * 5}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": []}, "stream_options"),
+        ({"stream_options": {"include_usage": 1}}, "include_usage"),
+        ({"model": 5}, "model"),
+        ({"messages": None}, "messages"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": ["Hello"]}, "messages"),
+        ({"messages": [{"content": "Hello"}]}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [5]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "I end"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}, *HELLO]}, "messages"),
+    ],
+)
+def test_mistakes_name_their_field(fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read(**fields)
+    assert caught.value.field == name
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("body", [None, [], "text", 5])
+def test_a_body_is_an_object(body: Any) -> None:
+    with pytest.raises(BadRequest):
+        wire.read_request(body)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/cat.png",
+        "file:///etc/passwd",
+        "data:image/png;base64,%%%",
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:image/gif;base64,R0lG",
+        5,
+        None,
+    ],
+)
+def test_images_come_with_the_request_or_not_at_all(url: Any) -> None:
+    content = [{"type": "image_url", "image_url": {"url": url}}]
+    with pytest.raises(BadRequest) as caught:
+        read(messages=[{"role": "user", "content": content}])
+    assert caught.value.field == "messages"
+
+
+def test_numbers_are_written_in_llama_servers_words() -> None:
+    timings = Timings(20, 250.0, 5, 400.0, queue_ms=30.0, cache_n=12)
+    assert wire.write_timings(timings) == {
+        "cache_n": 12,
+        "queue_ms": 30.0,
+        "prompt_n": 20,
+        "prompt_ms": 250.0,
+        "predicted_n": 5,
+        "predicted_ms": 400.0,
+        "predicted_per_second": 10.0,
+    }
+    assert client._timings(wire.write_timings(timings)) == timings
+    assert wire.write_usage(timings) == {
+        "prompt_tokens": 20,
+        "completion_tokens": 5,
+        "total_tokens": 25,
+        "prompt_tokens_details": {"cached_tokens": 12},
+    }
+    assert "prompt_tokens_details" not in wire.write_usage(Timings(1, 1.0, 1, 0.0))
+
+
+def test_errors_are_written_in_openais_shape() -> None:
+    assert wire.write_error(BadRequest("Wrong.", field="top_p", hint="Lower it.")) == {
+        "error": {
+            "message": "Wrong.",
+            "type": "invalid_request_error",
+            "param": "top_p",
+            "code": "invalid_value",
+            "hint": "Lower it.",
+        }
+    }
+    busy = wire.write_error(Busy("Full."))["error"]
+    assert (busy["type"], busy["code"], busy["param"]) == ("invalid_request_error", "busy", None)
+    overflow = wire.write_error(ContextOverflow.measured(8_000, 512, 8_192))["error"]
+    assert (overflow["prompt_tokens"], overflow["max_tokens"], overflow["context"]) == (
+        8_000, 512, 8_192,
+    )  # fmt: skip
+    assert overflow["code"] == "context_length_exceeded"
