@@ -34,7 +34,8 @@ class LiveReply:
         self.turn = turn
         self._row = row
         self._draw_error = draw_error
-        self._body = st.container(key=f"reply_{turn.id}_{id(turn)}")
+        # Out of st.empty: a block in the place of an older one would keep its children on screen.
+        self._body = st.empty().container(key=f"reply_{turn.id}_{id(turn)}")
         self._slot = self._body.empty()
         self._below = st.empty()  # and empty again at once when the page runs anew
         self._line = st.empty()
