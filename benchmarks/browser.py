@@ -1,4 +1,7 @@
-"""The app in a process of its own, and a headless Chromium to drive it. For benchmarks."""
+"""The app in a process of its own, and a headless Chromium to drive it.
+
+For benchmarks, screenshots and browser tests.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
+START_SECONDS = 60
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -28,28 +32,43 @@ FLAGS = (
 
 
 @contextmanager
-def app() -> Iterator[str]:
-    """The app's address, while it runs."""
+def serving() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """(the process, its address) of a fresh server, while it runs."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "ui/server.py"]
-    options = [f"--server.port={port}", "--server.address=127.0.0.1"]
-    process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "ui/server.py"]
+        + [f"--server.port={port}", "--server.address=127.0.0.1"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     try:
         address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                urllib.request.urlopen(f"{address}/_stcore/health").close()
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=5).close()
                 break
             except OSError:
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise
-                time.sleep(0.1)
-        yield address
+                assert process.poll() is None, "the app has ended"
+                assert time.monotonic() < deadline, "the app does not answer"
+                time.sleep(0.05)
+        yield process, address
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def app() -> Iterator[str]:
+    """The app's address, while it runs."""
+    with serving() as (_, address):
+        yield address
 
 
 @contextmanager

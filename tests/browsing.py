@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlencode
 
 import psutil
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import browser
+
 PATIENCE = 60_000  # milliseconds
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @dataclass
@@ -57,42 +43,8 @@ class App:
 @contextmanager
 def serving() -> Iterator[App]:
     """A fresh server: nobody has asked it anything but whether it is up."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "ui/server.py"]
-        + [f"--server.port={port}", "--server.address=127.0.0.1"],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        app = App(process, f"http://127.0.0.1:{port}")
-        deadline = time.monotonic() + PATIENCE / 1000
-        while True:
-            try:
-                urllib.request.urlopen(f"{app.url}/_stcore/health", timeout=5).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline and process.poll() is None, "it did not start"
-                time.sleep(0.05)
-        yield app
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
-        yield browser
-        browser.close()
+    with browser.serving() as (process, url):
+        yield App(process, url)
 
 
 def composer(page: Page) -> Locator:

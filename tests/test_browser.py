@@ -20,7 +20,6 @@ from browsing import (
     ask,
     ask_quickly,
     box,
-    chromium,
     composer,
     history,
     line,
@@ -33,6 +32,7 @@ from browsing import (
 )
 from playwright.sync_api import Browser, BrowserContext, Page
 
+from benchmarks.browser import chromium
 from ui.server import HEADERS
 
 ONNX, OPENVINO = "smollm2-135m-instruct@onnx", "smollm2-135m-instruct@openvino"

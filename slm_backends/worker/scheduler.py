@@ -19,7 +19,10 @@ from slm_backends.worker.engines import Engine
 from slm_backends.worker.text import ReplyText
 
 MAX_WAITING = 64  # jobs beside those that the engine can advance; one more is refused
-UPDATE_EVERY = 0.030  # seconds: a chunk a token would cost a tenth of the speed
+UPDATE_EVERY = 0.040  # seconds: a chunk a token would cost a tenth of the speed
+# Seconds that the thread rests for each first word. A runtime may hold the interpreter lock for the
+# whole of its next step, and the word would wait for that before it leaves the process.
+LET_GO = 0.001
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ class Scheduler:
         try:
             self._engine.admit(job.key, job.prompt, job.sampling)
             job.notify(Started())
+            time.sleep(LET_GO)
         except Exception as error:
             self._fail(job, error)
 
@@ -194,6 +198,8 @@ class Scheduler:
         now = time.perf_counter()
         if job.unsent and (reason or now - job.sent >= UPDATE_EVERY):
             job.notify(Text(job.unsent, job.timings()))
+            if not job.sent:
+                time.sleep(LET_GO)
             job.unsent, job.sent = "", now
         if reason:
             self._end(job, Ended(reason, job.timings()))
