@@ -26,13 +26,17 @@ panes = all_panes()
 
 
 def ask(prompt: str, asked: list[Pane], turn_id: str) -> None:
-    """Send a prompt to these panes at once; what cannot be sent is kept for the composer."""
+    """Send a prompt to these panes at once, in place of their turn of that id and all after it.
+
+    What cannot be sent replaces nothing, and is shown again below the panes.
+    """
     try:
         samplings = [parameters.sampling(pane.settings) for pane in asked]
     except SLMError as error:
         st.session_state.update(unsent=prompt, problem=error.message)
         return
     for pane, sampling in zip(asked, samplings, strict=True):
+        pane.cut(turn_id)
         pane.ask(prompt, parameters.system(pane.settings), sampling, turn_id)
 
 
@@ -51,12 +55,10 @@ def act(name: str, number: int, turn_id: str) -> None:
     if name == "edit":
         st.session_state.editing = turn_id
         return
-    error = turn.reply.error
-    pane.cut(turn_id)
     for other in panes:
         other.keep()
-    if name == "drop" and isinstance(error, ContextOverflow):
-        pane.drop_oldest(error)
+    if name == "drop" and isinstance(turn.reply.error, ContextOverflow):
+        pane.drop_oldest(turn.reply.error)
     ask(turn.prompt, [pane], turn_id)
 
 
@@ -65,7 +67,7 @@ def edit(turn_id: str, prompt: str) -> None:
     st.caption("It is sent again to every pane that has it; what came after it there is removed.")
     changed = st.text_area("Prompt", prompt, height=200, max_chars=MAX_PROMPT)
     if st.button("Resend", type="primary", disabled=not changed.strip()):
-        ask(changed[:MAX_PROMPT], [pane for pane in panes if pane.cut(turn_id)], turn_id)
+        ask(changed[:MAX_PROMPT], [pane for pane in panes if pane.turn(turn_id)], turn_id)
         st.rerun()
 
 
