@@ -207,6 +207,14 @@ def test_what_cannot_be_sent_is_told_and_kept() -> None:
     assert texts(ask(page)) == [[FOX + " dog"]]
 
 
+def test_a_regeneration_that_cannot_be_sent_keeps_the_reply() -> None:
+    page = ask(open_page(PLAIN))
+    page.text_area(key="stop").set_value("a\nb\nc\nd\ne").run()
+    press(page, "Regenerate")
+    assert [error.value for error in page.error] == ["That was not sent."]
+    assert texts(page) == [[FOX + " dog"]]
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 
