@@ -56,11 +56,7 @@ def server(deployment_id: str, port: int = SERVE_PORT) -> Server | None:
 
 def python(request: ChatRequest, server: Server) -> str:
     """A program that streams the reply to the terminal."""
-    lines = ["# pip install openai"]
-    if server.first.startswith("#"):
-        lines.append(server.first)
-    elif server.first:
-        lines += ["# In another terminal, in the playground's folder:", f"#   {server.first}"]
+    lines = ["# pip install openai", *_before(server)]
     if server.key_variable:
         lines += ["import os", ""]
     key = f'os.environ["{server.key_variable}"]' if server.key_variable else '"none"'
@@ -84,12 +80,8 @@ def curl(request: ChatRequest, server: Server) -> str:
     """The same request for a shell."""
     arguments = body(request, server.model, server.explicit)
     sent = arguments | arguments.pop("extra_body", {}) | {"stream": True}
-    lines = []
-    if server.first.startswith("#"):
-        lines.append(server.first)
-    elif server.first:
-        lines += ["# In another terminal, in the playground's folder:", f"#   {server.first}"]
-    lines += [
+    lines = [
+        *_before(server),
         f"curl --no-buffer {shlex.quote(server.base_url + '/chat/completions')} \\",
         "  -H 'Content-Type: application/json' \\",
     ]
@@ -98,6 +90,13 @@ def curl(request: ChatRequest, server: Server) -> str:
     data = json.dumps(sent, ensure_ascii=False, indent=2)
     lines.append(f"  -d {shlex.quote(data)}")
     return "\n".join(lines) + "\n"
+
+
+def _before(server: Server) -> list[str]:
+    """What must be so before the program runs, as comments."""
+    if not server.first or server.first.startswith("#"):
+        return [server.first] if server.first else []
+    return ["# In another terminal, in the playground's folder:", f"#   {server.first}"]
 
 
 def _arguments(arguments: dict[str, Any]) -> list[str]:

@@ -12,7 +12,6 @@ from slm_backends.run import Reply
 
 _STATES = {
     "queued": "waiting",
-    "loading": "loading the model",
     "prefill": "reading the prompt",
 }
 

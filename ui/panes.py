@@ -95,16 +95,15 @@ class Pane:
             turn.refused = error
         self.turns.append(turn)
 
-    def cut(self, turn_id: str) -> Turn | None:
-        """Remove the turn of that id and all after it; the removed turn, or None."""
+    def cut(self, turn_id: str) -> None:
+        """Remove the turn of that id, where there is one, and all after it."""
         for index, turn in enumerate(self.turns):
             if turn.id == turn_id:
                 for later in self.turns[index:]:
                     later.cancel()
                 del self.turns[index:]
                 self.sent_from = min(self.sent_from, index)
-                return turn
-        return None
+                return
 
     def cancel(self) -> None:
         for turn in self.turns:
