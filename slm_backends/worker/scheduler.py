@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from slm_backends.chat import Sampling, Timings
 from slm_backends.errors import Busy, SLMError
-from slm_backends.worker.engines import Engine
+from slm_backends.worker.engines import Engine, Token
 from slm_backends.worker.text import ReplyText
 
 MAX_WAITING = 64  # jobs beside those that the engine can advance; one more is refused
@@ -58,12 +58,14 @@ class Job:
     sampling: Sampling
     reply: ReplyText
     notify: Callable[[Update], None]
+    top_logprobs: int | None = None
     key: int = 0
     asked: float = field(default_factory=time.perf_counter)
     admitted: float = 0.0
     first: float = 0.0
     last: float = 0.0
     tokens: int = 0
+    cached: int | None = None
     unsent: str = ""
     sent: float = 0.0
 
@@ -75,6 +77,7 @@ class Job:
             predicted_n=self.tokens,
             predicted_ms=1000 * (self.last - self.first),
             queue_ms=1000 * ((self.admitted or now) - self.asked),
+            cache_n=self.cached,
         )
 
 
@@ -162,13 +165,13 @@ class Scheduler:
     def _admit(self, job: Job) -> None:
         job.admitted = time.perf_counter()
         try:
-            self._engine.admit(job.key, job.prompt, job.sampling)
+            job.cached = self._engine.admit(job.key, job.prompt, job.sampling, job.top_logprobs)
             job.notify(Started())
             time.sleep(LET_GO)
         except Exception as error:
             self._fail(job, error)
 
-    def _advance(self, job: Job, tokens: list[int] | Exception) -> None:
+    def _advance(self, job: Job, tokens: list[Token] | Exception) -> None:
         """Grow one job; what goes wrong with it is not the others' business."""
         try:
             if isinstance(tokens, Exception):
@@ -177,16 +180,16 @@ class Scheduler:
         except Exception as error:
             self._fail(job, error)
 
-    def _grow(self, job: Job, tokens: list[int]) -> None:
+    def _grow(self, job: Job, tokens: list[Token]) -> None:
         reason = ""
         for token in tokens:
             job.last = time.perf_counter()
             job.first = job.first or job.last
             job.tokens += 1
-            if token in self._engine.eos:
+            if token.id in self._engine.eos:
                 reason = "stop"
             else:
-                job.unsent += job.reply.feed(token)
+                job.unsent += job.reply.feed(token.id)
                 if job.reply.stopped:
                     reason = "stop"
                 elif job.tokens >= job.sampling.max_tokens:

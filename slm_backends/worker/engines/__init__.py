@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from slm_backends.catalog import LOCAL_RUNTIMES
 from slm_backends.chat import Sampling
@@ -17,12 +17,24 @@ from slm_backends.errors import NotInstalled
 Progress = Callable[[float, str], None]  # fraction of the load that is done, and what comes now
 
 
+class Token(NamedTuple):
+    """One token of a reply; natural log-probabilities only where admit was asked for them.
+
+    `logprob` and `top` are of the model's own distribution, before temperature, penalties and the
+    like; `top` is (id, logprob), likeliest first.
+    """
+
+    id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
 class Engine(Protocol):
     """One loaded model that advances several sequences together. Used by one thread only.
 
     version     of the runtime, as its package says
     device      what computes
-    context     tokens that a prompt and its reply may take together
+    context     tokens that a prompt and its reply may take together, never more than was asked for
     eos         token ids that end a reply
     max_active  sequences that it advances together at most
     """
@@ -33,11 +45,18 @@ class Engine(Protocol):
     eos: frozenset[int]
     max_active: int
 
-    def admit(self, key: int, prompt: list[int], sampling: Sampling) -> None:
-        """Begin a sequence. `prompt` has at least one token; all fit in `context`."""
+    def admit(
+        self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
+    ) -> int | None:
+        """Begin a sequence; how many tokens of the prompt need not be computed again, or None where
+        the runtime does not say. `prompt` has at least one token; all fit in `context`.
+
+        With `top_logprobs`, every Token carries its logprob and that many alternatives. Only asked
+        of engines whose module says LOGPROBS.
+        """
         ...
 
-    def step(self) -> Iterable[tuple[int, list[int] | Exception]]:
+    def step(self) -> Iterable[tuple[int, list[Token] | Exception]]:
         """Advance every sequence a little; yield (key, new tokens), none while a prompt is read, or
         (key, error) for one that cannot go on. What it raises concerns all of them."""
         ...
@@ -53,8 +72,19 @@ def sampling_fields(runtime: str) -> frozenset[str]:
     return fields
 
 
-def load(runtime: str, folder: Path, progress: Progress) -> Engine:
-    """The weights in `folder` on `runtime`, warmed up. Raises NotInstalled."""
+def gives_logprobs(runtime: str) -> bool:
+    """Whether this runtime gives log-probabilities."""
+    return bool(_module(runtime).LOGPROBS)
+
+
+def load(
+    runtime: str, folder: Path, progress: Progress, *, device: str = "", context: int | None = None
+) -> Engine:
+    """The weights in `folder` on `runtime`, warmed up. Raises NotInstalled.
+
+    device   what shall compute, in the runtime's own word; empty: the best that is found to work
+    context  tokens that the engine shall hold at most; None: what the model was made for
+    """
     _, modules, package = LOCAL_RUNTIMES[runtime]
     try:
         for module in modules:
@@ -63,7 +93,7 @@ def load(runtime: str, folder: Path, progress: Progress) -> Engine:
         raise NotInstalled(
             f"{LOCAL_RUNTIMES[runtime][0]} is not installed here ({error}).", package=package
         ) from error
-    engine: Engine = _module(runtime).load(folder, progress)
+    engine: Engine = _module(runtime).load(folder, progress, device=device, context=context)
     return engine
 
 

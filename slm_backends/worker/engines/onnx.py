@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from slm_backends.chat import Sampling
-from slm_backends.worker.engines import Progress
+from slm_backends.worker.engines import Progress, Token
 
 SAMPLING = frozenset(
     {"max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop"}
 )
+LOGPROBS = False
 MAX_ACTIVE = 8
 NUCLEUS = 4_096  # likeliest tokens among which top_p looks: sorting all of them halves the speed
 PREFILL_CHUNK = 64  # tokens; on two cores about 0.1 s for a model of 135 million parameters
 
 
-def load(folder: Path, progress: Progress) -> OnnxEngine:
+def load(
+    folder: Path, progress: Progress, *, device: str = "", context: int | None = None
+) -> OnnxEngine:
     return OnnxEngine(folder, progress)
 
 
@@ -57,7 +60,9 @@ class OnnxEngine:
             pass
         self.release(-1)
 
-    def admit(self, key: int, prompt: list[int], sampling: Sampling) -> None:
+    def admit(
+        self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
+    ) -> int | None:
         parameters = self._og.GeneratorParams(self._model)
         options: dict[str, Any] = {
             "max_length": min(len(prompt) + sampling.max_tokens, self.context),
@@ -74,6 +79,7 @@ class OnnxEngine:
             }
         parameters.set_search_options(**options)
         self._sequences[key] = _Sequence(self._og.Generator(self._model, parameters), prompt)
+        return None
 
     def _top_k(self, sampling: Sampling) -> int:
         """The runtime ignores top_p where top_k is 0, so then it is given one that leaves out next
@@ -82,7 +88,7 @@ class OnnxEngine:
             return sampling.top_k
         return min(NUCLEUS, self._vocabulary) if sampling.temperature <= 1 else self._vocabulary
 
-    def step(self) -> Iterator[tuple[int, list[int] | Exception]]:
+    def step(self) -> Iterator[tuple[int, list[Token] | Exception]]:
         for key, sequence in list(self._sequences.items()):
             if key in self._sequences:  # the caller may release while it reads
                 try:
@@ -99,7 +105,7 @@ class _Sequence:
         self._generator = generator
         self._unread = prompt
 
-    def advance(self) -> list[int]:
+    def advance(self) -> list[Token]:
         """A chunk of the prompt, or one token."""
         if self._unread:
             self._generator.append_tokens(self._unread[:PREFILL_CHUNK])
@@ -111,7 +117,7 @@ class _Sequence:
         ):  # at an end token or at its limit, which the caller counts too
             raise RuntimeError("the sequence has ended already")
         self._generator.generate_next_token()
-        return [int(self._generator.get_next_tokens()[0])]
+        return [Token(int(self._generator.get_next_tokens()[0]))]
 
 
 def _limits(folder: Path) -> tuple[int, int, frozenset[int]]:

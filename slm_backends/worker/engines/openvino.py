@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_backends.chat import Sampling
-from slm_backends.worker.engines import Progress
+from slm_backends.worker.engines import Progress, Token
 
 SAMPLING = frozenset(
     {
@@ -28,11 +28,14 @@ SAMPLING = frozenset(
         "stop",
     }
 )
+LOGPROBS = False
 MAX_ACTIVE = 16
 BATCHED_TOKENS = 256  # at most in one step, prompt parts included: bounds how long others wait
 
 
-def load(folder: Path, progress: Progress) -> OpenVINOEngine:
+def load(
+    folder: Path, progress: Progress, *, device: str = "", context: int | None = None
+) -> OpenVINOEngine:
     return OpenVINOEngine(folder, progress)
 
 
@@ -71,7 +74,9 @@ class OpenVINOEngine:
             pass
         self.release(0)
 
-    def admit(self, key: int, prompt: list[int], sampling: Sampling) -> None:
+    def admit(
+        self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
+    ) -> int | None:
         import numpy
 
         config = self._ov.GenerationConfig()
@@ -89,15 +94,16 @@ class OpenVINOEngine:
             config.rng_seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         ids = self._tensor(numpy.array([prompt], dtype=numpy.int64))
         self._handles[key] = self._pipeline.add_request(key, ids, config)
+        return None
 
-    def step(self) -> Iterator[tuple[int, list[int] | Exception]]:
+    def step(self) -> Iterator[tuple[int, list[Token] | Exception]]:
         if self._pipeline.has_non_finished_requests():
             self._pipeline.step()
         for key, handle in list(self._handles.items()):
-            tokens: list[int] = []
+            tokens: list[Token] = []
             while handle.can_read():
                 for output in handle.read().values():
-                    tokens += [int(token) for token in output.generated_ids]
+                    tokens += [Token(int(token)) for token in output.generated_ids]
             if not tokens and handle.get_status() == self._ov.GenerationStatus.IGNORED:
                 yield key, MemoryError("no room for its cache")
             else:
