@@ -7,12 +7,13 @@ user's own that adds to the shipped one and overrides it.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ else:
     import tomli as tomllib
 
 SHIPPED = Path(__file__).with_name("catalog.toml")
+NEAREST = 4  # ids that are offered instead of one that does not exist
 
 MLX_PACKAGES = "mlx mlx-lm" if sys.platform == "darwin" else "'mlx[cpu]' mlx-lm"
 
@@ -34,6 +36,13 @@ LOCAL_RUNTIMES: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "openvino": ("OpenVINO GenAI", ("openvino_genai",), "openvino-genai"),
     "transformers": ("Transformers", ("torch", "transformers"), "torch transformers"),
     "mlx": ("MLX", ("mlx_lm",), MLX_PACKAGES),
+}
+#: runtime -> what a deployment on it may name as its device; GPU.1 or cuda:1 is one of several
+DEVICES: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("cpu", "cuda", "dml", "qnn", "openvino", "webgpu"),
+    "openvino": ("CPU", "GPU", "NPU"),
+    "transformers": ("cpu", "cuda", "mps", "xpu"),
+    "mlx": ("cpu", "gpu"),
 }
 SERVER_RUNTIMES: Mapping[str, str] = {
     "ollama": "Ollama",
@@ -119,6 +128,7 @@ class Deployment:
     key         environment variable that holds the key, or empty where none is needed
     start       what to tell a person when the server does not answer
     sampling    fields of Sampling that the server honours
+    logprobs    whether the server gives log-probabilities as in OpenAI's API
     """
 
     id: str
@@ -140,6 +150,7 @@ class Deployment:
     key: str = ""
     start: str = ""
     sampling: tuple[str, ...] = ("max_tokens", "temperature", "top_p", "stop")
+    logprobs: bool = False
 
     @property
     def local(self) -> bool:
@@ -152,8 +163,17 @@ class Deployment:
         return SERVER_RUNTIMES.get(self.runtime, self.runtime)
 
     @property
+    def variant(self) -> str:
+        return self.id.partition("@")[2].partition(":")[2]
+
+    @property
+    def place(self) -> str:
+        """Its runtime for people, with the variant where it has one."""
+        return f"{self.runtime_name}, {self.variant}" if self.variant else self.runtime_name
+
+    @property
     def label(self) -> str:
-        return f"{self.model.name} · {self.runtime_name}"
+        return f"{self.model.name} · {self.place}"
 
 
 @dataclass(frozen=True)
@@ -167,9 +187,10 @@ class Catalog:
         try:
             return self.deployments[deployment_id]
         except KeyError:
+            near = difflib.get_close_matches(deployment_id, self.deployments, NEAREST, cutoff=0)
             raise NotFound(
                 f"There is no deployment called {deployment_id!r}.",
-                hint=f"Known are: {', '.join(self.deployments)}.",
+                hint=f"Near it are {', '.join(near)}; python -m slm_backends list shows all.",
             ) from None
 
 
@@ -216,14 +237,22 @@ class _Reader:
                 raise self._wrong(name, "", "must be a table")
         models = {
             **base.models,
-            **self._table(data, "models", lambda id, entry: self._make(Model, id, entry)),
+            **self._table(data, "models", self._model),
         }
         sources = {
             **base.sources,
             **self._table(data, "sources", self._source),
         }
         deployments = {
-            **base.deployments,
+            # What is shipped follows a model or a source that the user has overridden.
+            **{
+                id: replace(
+                    item,
+                    model=models[item.model.id],
+                    source=item.source and sources[item.source.id],
+                )
+                for id, item in base.deployments.items()
+            },
             **self._table(
                 data, "deployments", lambda id, entry: self._deployment(id, entry, models, sources)
             ),
@@ -255,17 +284,51 @@ class _Reader:
                 raise _Mistake(f"{name} is missing")
         return kind(**values)
 
+    def _model(self, entry_id: str, entry: dict[str, Any]) -> Model:
+        model = self._make(Model, entry_id, entry)
+        if model.parameters and model.active > model.parameters:
+            raise _Mistake("active must not be more than parameters", "active")
+        for code in model.languages:
+            if not re.fullmatch(r"[a-z]{2,3}", code):
+                raise _Mistake(f"{code!r} is no code of a language, as en or de are", "languages")
+        if model.released and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", model.released):
+            raise _Mistake("released must be a year and a month, as in 2024-08", "released")
+        if model.template and "{user}" not in model.template:
+            raise _Mistake("template must hold {user}, and {system} where it has one", "template")
+        return model
+
     def _source(self, entry_id: str, entry: dict[str, Any]) -> Source:
         source = self._make(Source, entry_id, entry)
-        kinds = [kind for kind in ("wheel", "repo", "path") if getattr(source, kind)]
+        kinds = [kind for kind in SOURCE_FIELDS if getattr(source, kind)]
         if len(kinds) != 1:
             raise _Mistake("a source needs exactly one of wheel, repo and path")
-        if source.wheel:
+        kind = kinds[0]
+        _refuse(entry, set().union(*SOURCE_FIELDS.values()) - SOURCE_FIELDS[kind], f"a {kind}")
+        if kind == "wheel":
             for name in ("file", "sha256", "size", "download"):
                 if not getattr(source, name):
                     raise _Mistake(f"{name} is missing")
-        elif source.repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", source.repo):
-            raise _Mistake("repo must be owner/name", "repo")
+            if not re.fullmatch(r"[\w.-]+==[\w.]+", source.wheel):
+                raise _Mistake("wheel must be name==version", "wheel")
+            if not re.fullmatch(r"[0-9a-f]{64}", source.sha256):
+                raise _Mistake("sha256 must be 64 hexadecimal digits", "sha256")
+        elif kind == "repo":
+            if not re.fullmatch(r"[\w.-]+/[\w.-]+", source.repo):
+                raise _Mistake("repo must be owner/name", "repo")
+            if not re.fullmatch(r"[0-9a-f]{40}|main", source.revision):
+                raise _Mistake(
+                    "revision must be a commit's 40 hexadecimal digits, or main", "revision"
+                )
+        elif not Path(source.path).expanduser().is_absolute():
+            raise _Mistake("path must start with / or ~, or with a drive", "path")
+        for key, names in (
+            ("file", (source.file,)),
+            ("folder", (source.folder,)),
+            ("files", source.files),
+        ):
+            for name in names:
+                if name.startswith(("/", "~")) or re.search(r"[\\:]|(^|/)\.\.?(/|$)", name):
+                    raise _Mistake(f"{name!r} leaves the source, or is no path in it", key)
         return source
 
     def _deployment(
@@ -284,7 +347,7 @@ class _Reader:
         given: dict[str, Any] = {"model": models[model_id], "runtime": runtime}
         entry = dict(entry)
         if "source" in entry:
-            source_id = entry.pop("source")
+            source_id = _typed("source", entry.pop("source"), "str")
             if source_id not in sources:
                 raise _Mistake(f"there is no source called {source_id!r} in [sources]", "source")
             given["source"] = sources[source_id]
@@ -292,11 +355,21 @@ class _Reader:
         if runtime in LOCAL_RUNTIMES:
             if deployment.source is None:
                 raise _Mistake(f"a deployment on {runtime} needs a source")
+            _refuse(entry, SERVER_FIELDS, "a runtime of this computer")
+            device = re.split(r"[.:]", deployment.device)[0]
+            if device and device not in DEVICES[runtime]:
+                known = ", ".join(DEVICES[runtime])
+                raise _Mistake(f"{runtime} has no device {device!r}, only {known}", "device")
         elif runtime not in SERVER_RUNTIMES:
             known = ", ".join((*LOCAL_RUNTIMES, *SERVER_RUNTIMES))
             raise _Mistake(f"there is no runtime called {runtime!r}; known are {known}")
-        elif not re.match(r"https?://[^\s/]", deployment.base_url):
-            raise _Mistake("a server needs a base_url that starts with http:// or https://")
+        else:
+            _refuse((*entry, *given), LOCAL_FIELDS, "a server")
+            if not re.match(r"https?://[^\s/]", deployment.base_url):
+                raise _Mistake("a server needs a base_url that starts with http:// or https://")
+        if bool(deployment.sound_to) != bool(deployment.sound_note):
+            key = "sound_to" if deployment.sound_to else "sound_note"
+            raise _Mistake("sound_to and sound_note go together", key)
         for name in deployment.sampling:
             if name not in SAMPLING_FIELDS:
                 raise _Mistake(f"there is no sampling field called {name!r}", "sampling")
@@ -328,11 +401,28 @@ class _Reader:
         return found
 
 
+#: kind of source -> the fields that only such a source has
+SOURCE_FIELDS: Mapping[str, set[str]] = {
+    "wheel": {"file", "sha256", "download"},
+    "repo": {"revision", "folder", "files"},
+    "path": {"files"},
+}
+LOCAL_FIELDS = {"source", "convert", "device", "package", "needs", "memory"}
+SERVER_FIELDS = {"base_url", "served_as", "key", "start", "sampling", "logprobs"}
+
+
 class _Mistake(Exception):
     def __init__(self, reason: str, key: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.key = key
+
+
+def _refuse(entry: Iterable[str], foreign: Collection[str], kind: str) -> None:
+    """A mistake where the entry has one of the fields that entries of its kind have no use for."""
+    for key in entry:
+        if key in foreign:
+            raise _Mistake(f"{key} does not go with {kind}", key)
 
 
 def _typed(key: str, value: Any, annotation: str) -> Any:
@@ -341,7 +431,10 @@ def _typed(key: str, value: Any, annotation: str) -> Any:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise _Mistake(f"{key} must be a list of strings", key)
         return tuple(value)
-    if annotation.startswith("int"):
+    if annotation.startswith("bool"):
+        if not isinstance(value, bool):
+            raise _Mistake(f"{key} must be true or false", key)
+    elif annotation.startswith("int"):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise _Mistake(f"{key} must be a whole number, 0 or more", key)
     elif not isinstance(value, str):
