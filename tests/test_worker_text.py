@@ -8,11 +8,11 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+import tiny_tokenizers
+from tokenizers import Tokenizer
 
 from slm_backends import catalog, store
 from slm_backends.chat import Message
-from slm_backends.errors import BadRequest
 from slm_backends.worker.text import ChatText
 
 CONVERSATION = (
@@ -23,54 +23,25 @@ CONVERSATION = (
     Message("user", " And another one?"),
 )
 FAMILY = "👨‍👩‍👧‍👦 and 🇩🇪🇯🇵, 漢字かな交じり文, 한국어, ก็, 👍🏽, e\u0301."
-PHI_TEMPLATE = (
-    "{% for message in messages %}{{'<|' + message['role'] + '|>' + '\n' + message['content'] + "
-    "'<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
 
 
-def phi_like(folder: Path, *, first_only: bool = False) -> Path:
-    """A small tokenizer of Phi-3's make: bytes for what it lacks, special tokens that eat spaces.
+def phi(folder: Path, *, first_only: bool = False) -> Path:
+    """Phi-3's tokenizer, small: bytes for what it lacks, special tokens that eat spaces.
 
-    `first_only` marks a word's beginning as Phi-3.5 does: only at the start of the whole text.
+    `first_only` marks a word's beginning in the newer way: only at the start of the whole text.
     """
-    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    for byte in range(256):
-        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
-    for letter in "▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,?<|>/":
-        vocabulary[letter] = len(vocabulary)
-    merges = [("▁", "a"), ("t", "h"), ("th", "e"), ("▁", "the"), ("▁", "▁"), ("e", "n")]
-    for left, right in merges:
-        vocabulary[left + right] = len(vocabulary)
-    tokenizer = Tokenizer(
-        models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
-    )
+    tiny_tokenizers.files("phi-3-mini", folder)
     if first_only:
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", "first", split=False)
-    else:
-        tokenizer.normalizer = normalizers.Sequence(
-            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-        )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    tokenizer.add_tokens([AddedToken("</s>", rstrip=True, normalized=False)])
-    tokenizer.add_special_tokens(
-        [AddedToken("<|endoftext|>", normalized=False)]
-        + [
-            AddedToken(f"<|{name}|>", rstrip=True, normalized=False)
-            for name in ("system", "user", "assistant", "end")
-        ]
-    )
-    tokenizer.add_tokens([AddedToken("<|tool|>", normalized=False)])  # not called special
-    folder.mkdir()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "chat_template.jinja").write_text(PHI_TEMPLATE, encoding="utf-8")
+        file = folder / "tokenizer.json"
+        source = json.loads(file.read_text(encoding="utf-8"))
+        source["normalizer"] = None
+        source["pre_tokenizer"] = {
+            "type": "Metaspace",
+            "replacement": "▁",
+            "prepend_scheme": "first",
+            "split": False,
+        }
+        file.write_text(json.dumps(source), encoding="utf-8")
     return folder
 
 
@@ -79,7 +50,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "smollm2":
         embedded = request.getfixturevalue("embedded")
         return store.folder(catalog.load().deployment(embedded[0]))
-    return phi_like(tmp_path / "phi", first_only=request.param == "phi-first")
+    return phi(tmp_path / "phi", first_only=request.param == "phi-first")
 
 
 @functools.cache
@@ -89,7 +60,10 @@ def chat_text(folder: Path) -> ChatText:
 
 def reference(folder: Path, messages: tuple[Message, ...]) -> list[int]:
     """What the model's authors' own tools would give it: the rendered template, encoded."""
-    source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    template = folder / "chat_template.jinja"
+    source = (
+        template.read_text("utf-8") if template.exists() else tiny_tokenizers.template("phi-3-mini")
+    )
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     turns = [{"role": message.role, "content": message.content} for message in messages]
     rendered = environment.from_string(source).render(messages=turns, add_generation_prompt=True)
@@ -184,31 +158,6 @@ def test_the_marks_around_messages_cannot_be_typed(folder: Path) -> None:
     ]
 
 
-def test_a_template_may_refuse(tmp_path: Path) -> None:
-    folder = phi_like(tmp_path / "phi")
-    (folder / "chat_template.jinja").write_text(
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
-    )
-    with pytest.raises(BadRequest, match="no system here") as caught:
-        ChatText(folder).prompt((Message("system", "x"), Message("user", "y")))
-    assert caught.value.field == "messages"
-
-
-def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
-    folder = phi_like(tmp_path / "phi")
-    (folder / "chat_template.jinja").write_text("{{ messages.__class__.__mro__ }}")
-    with pytest.raises(BadRequest):
-        ChatText(folder).prompt((Message("user", "y"),))
-
-
-def test_a_template_may_name_tokens(tmp_path: Path) -> None:
-    folder = phi_like(tmp_path / "phi")
-    (folder / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0]['content'] }}")
-    (folder / "tokenizer_config.json").write_text('{"bos_token": {"content": "<|endoftext|>"}}')
-    ids = {content: token for token, content in control_ids(folder).items()}
-    assert ChatText(folder).prompt((Message("user", "the"),))[0] == ids["<|endoftext|>"]
-
-
 @pytest.mark.parametrize("content", [FAMILY, "plain", "  spaces  and\n\n\tlines\n", "é" * 50])
 def test_characters_arrive_whole(folder: Path, content: str) -> None:
     text = chat_text(folder)
@@ -224,16 +173,23 @@ def test_characters_arrive_whole(folder: Path, content: str) -> None:
         assert "" in pieces  # so something was split, and waited
 
 
-def test_bytes_that_are_no_character_do_not_end_a_reply(tmp_path: Path) -> None:
-    """A model may sample half a character and go on; the library's decoder then gives up."""
-    folder = phi_like(tmp_path / "phi")
+def test_bytes_that_are_no_character_change_nothing_else(tmp_path: Path) -> None:
+    """A model may sample half a character and go on."""
+    folder = phi(tmp_path / "phi")
     text = chat_text(folder)
     ids = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
     smile = [ids[f"<0x{byte:02X}>"] for byte in "😀".encode()]
     reply = text.reply()
-    tokens = [ids["a"], *smile, smile[0], ids["b"], ids["▁the"], *smile, ids["c"]]
+    tokens = [ids["a"], *smile, smile[0], ids["b"], *smile[:3], ids["▁the"], *smile, smile[0]]
     said = "".join(reply.feed(token) for token in tokens) + reply.end()
-    assert said == "a😀b the😀c"
+    assert said == "a😀\ufffdb\ufffd the😀"
+
+
+def test_a_replacement_character_is_a_character(folder: Path) -> None:
+    text = chat_text(folder)
+    reply = text.reply()
+    assert "".join(map(reply.feed, text.tokens("a\ufffd"))) == "a\ufffd"
+    assert reply.end() == ""
 
 
 def test_special_tokens_do_not_show_in_a_reply(folder: Path) -> None:
@@ -281,7 +237,7 @@ def test_stop_strings_end_a_reply_and_are_never_shown(
 
 
 def test_only_what_may_become_a_stop_string_is_held_back(tmp_path: Path) -> None:
-    text = ChatText(phi_like(tmp_path / "phi"))
+    text = ChatText(phi(tmp_path / "phi"))
     reply = text.reply(("abcd",))
     ids = Tokenizer.from_file(str(tmp_path / "phi" / "tokenizer.json")).get_vocab()
     assert [reply.feed(ids[letter]) for letter in "xabcabz"] == ["x", "", "", "", "abc", "", "abz"]

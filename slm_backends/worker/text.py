@@ -1,12 +1,14 @@
 """Between text and tokens: the chat template, the tokenizer, stop strings.
 
 Knows that what a person typed is text: a special token spelled out in a message is tokenised as
-the characters it is made of, while the template's own special tokens stay control. Knows nothing
-of the model that reads the tokens.
+the characters it is made of, while the template's own special tokens stay control. Where nobody
+typed one, the tokens are exactly those of transformers' `apply_chat_template`: the model's files
+decide about a token at the beginning, nothing is added. Knows nothing of the model that reads them.
 """
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import re
@@ -14,23 +16,26 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from slm_backends.chat import Message
-from slm_backends.errors import BadRequest
+from slm_backends.worker.template import ChatTemplate
+from slm_backends.worker.vocabulary import Vocabulary
 
 # Marks around a message's content while the template is rendered. Code points that Unicode reserves
 # for a program's own use and that never stand in text.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 _CONTENT = re.compile(f"({OPEN}[^{CLOSE}]*{CLOSE})")
 _CONTROL = re.compile(r"<[^<>\s]+>")
+#: What a special token swallows beside it: Unicode's white space, of which Python's is a little
+#: more.
+_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 
 
 class ChatText:
-    """`tokenizer.json` and `chat_template.jinja` of a model, from the folder with its weights."""
+    """`tokenizer.json` and the chat template of a model, from the folder with its weights."""
 
     def __init__(self, folder: Path) -> None:
         self._source = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -43,16 +48,14 @@ class ChatText:
         }
         spelled = sorted(self._special, key=len, reverse=True)
         self._special_pattern = re.compile("|".join(map(re.escape, spelled)) or r"(?!)")
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
-        source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        self._template = environment.from_string(source)
-        self._names = _token_names(folder)
+        self._template = ChatTemplate(folder)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a conversation, to be answered. BadRequest if the template refuses."""
-        rendered = self._render(messages)
-        whole = _unmarked(rendered)
+        whole = self.rendered(messages)
+        rendered = self._template.render(
+            [(message.role, _marked(message.content)) for message in messages]
+        )
         written = self._special_pattern.findall(_CONTENT.sub("\0", rendered))
         if self._special_pattern.findall(whole) == written:
             # Nobody typed a special token: exactly what the model's authors would give it.
@@ -67,6 +70,12 @@ class ChatText:
                 tokens += self._ids(OPEN + text)[1:] if tokens else self._ids(text)
         return tokens
 
+    def rendered(self, messages: Sequence[Message]) -> str:
+        """A conversation as the model's own template writes it, special tokens spelled out."""
+        return self._template.render(
+            [(message.role, _unmarked(message.content)) for message in messages]
+        )
+
     def tokens(self, text: str) -> list[int]:
         """The tokens of plain text, nothing added."""
         return self._ids(_unmarked(text))
@@ -76,7 +85,12 @@ class ChatText:
         return ids
 
     def reply(self, stop: Iterable[str] = ()) -> ReplyText:
-        return ReplyText(self._tokenizer, tuple(stop))
+        return ReplyText(self.vocabulary, tuple(stop))
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the single tokens of a reply are."""
+        return Vocabulary(self._tokenizer, self._source.get("decoder"))
 
     @functools.cached_property
     def _plain(self) -> Tokenizer:
@@ -86,55 +100,44 @@ class ChatText:
         plain.add_tokens([AddedToken(OPEN, normalized=False)])
         return plain
 
-    def _render(self, messages: Sequence[Message]) -> str:
-        turns = [
-            {"role": message.role, "content": f"{OPEN}{_unmarked(message.content)}{CLOSE}"}
-            for message in messages
-        ]
-        try:
-            return self._template.render(messages=turns, add_generation_prompt=True, **self._names)
-        except jinja2.TemplateError as error:
-            raise BadRequest(
-                f"The model's chat template refuses this conversation: {error}", field="messages"
-            ) from error
-
     def _split(self, rendered: str) -> Iterable[tuple[str, dict[str, Any] | None]]:
         """The rendered text as runs of plain text and single special tokens of the template's."""
         text = ""
         strip_next = False
         for part in _CONTENT.split(rendered):
             if part.startswith(OPEN):
-                content = part[1:-1]
-                text += content.lstrip() if strip_next and not text else content
-                strip_next = strip_next and not content
+                text += part[1:-1]
+                strip_next = False
                 continue
             position = 0
             for match in self._special_pattern.finditer(part):
                 special = self._special[match.group()]
                 text += self._after(part[position : match.start()], strip_next and not text)
-                yield (text.rstrip() if special["lstrip"] else text), None
+                yield (text.rstrip(_SPACE) if special["lstrip"] else text), None
                 yield "", special
                 text, position, strip_next = "", match.end(), special["rstrip"]
-            rest = part[position:]
-            text += self._after(rest, strip_next and not text)
+            text += self._after(part[position:], strip_next and not text)
             strip_next = strip_next and not text
         yield text, None
 
     @staticmethod
     def _after(text: str, strip: bool) -> str:
-        return text.lstrip() if strip else text
+        return text.lstrip(_SPACE) if strip else text
 
 
 class ReplyText:
     """Grows the text of one reply, token by token.
 
-    Characters that need several tokens appear when they are whole. Text that may be the beginning
-    of a stop string is held back until it is certain; `stopped` is True once one was found.
+    Characters that need several tokens appear when they are whole; bytes that are no character, as
+    a model may well sample them, become a replacement character and change nothing around them.
+    Text that may be the beginning of a stop string is held back until it is certain; `stopped` is
+    True once one was found.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
-        self._tokenizer = tokenizer
-        self._decoder = DecodeStream(skip_special_tokens=True)
+    def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...]) -> None:
+        self._vocabulary = vocabulary
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun = False
         self._stop = stop
         self._held = ""
         self.stopped = False
@@ -158,11 +161,16 @@ class ReplyText:
         return certain
 
     def _decoded(self, token: int) -> str:
-        try:
-            return self._decoder.step(self._tokenizer, token) or ""
-        except Exception:  # bytes that are no character, after which that decoder is of no more use
-            self._decoder = DecodeStream(skip_special_tokens=True)
-            return self._decoder.step(self._tokenizer, token) or ""
+        spelled = self._vocabulary.piece(token, first=not self._begun).bytes
+        if spelled is None:  # a special token, which is no text
+            return ""
+        self._begun = True
+        return self._decoder.decode(spelled)
+
+    @property
+    def held(self) -> int:
+        """Characters that are held back for a stop string that may come."""
+        return len(self._held)
 
     def end(self) -> str:
         """What was held back for a stop string that did not come."""
@@ -178,24 +186,16 @@ def _overlap(text: str, stop: str) -> int:
     return 0
 
 
+def _marked(content: str) -> str:
+    """A message's content between marks. White space at its ends stays outside, where a template
+    may take it away; and a message that is empty stays empty, which a template may ask for."""
+    content = _unmarked(content)
+    core = content.strip()
+    if not core:
+        return content
+    start = content.index(core)
+    return f"{content[:start]}{OPEN}{core}{CLOSE}{content[start + len(core) :]}"
+
+
 def _unmarked(content: str) -> str:
     return content.replace(OPEN, "").replace(CLOSE, "")
-
-
-def _refuse(reason: str) -> None:
-    raise jinja2.TemplateError(reason)
-
-
-def _token_names(folder: Path) -> dict[str, str]:
-    """bos_token and the like, which templates may refer to by name."""
-    file = folder / "tokenizer_config.json"
-    if not file.exists():
-        return {}
-    config = json.loads(file.read_text(encoding="utf-8"))
-    names: dict[str, str] = {}
-    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-        value = config.get(name)
-        value = value.get("content") if isinstance(value, dict) else value
-        if isinstance(value, str):
-            names[name] = value
-    return names
