@@ -6,6 +6,7 @@ Importing an engine's module imports no runtime; making the engine does.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -86,6 +87,8 @@ def load(
     context  tokens that the engine shall hold at most; None: what the model was made for
     """
     _, modules, package = LOCAL_RUNTIMES[runtime]
+    for name, value in getattr(_module(runtime), "ENVIRONMENT", {}).items():
+        os.environ.setdefault(name, value)  # read when the runtime is first imported
     try:
         for module in modules:
             importlib.import_module(module)

@@ -1,128 +1,168 @@
-"""ONNX Runtime GenAI: one Generator a sequence, advanced in turns.
+"""ONNX Runtime GenAI: one Generator a sequence, advanced in turns; tokens are sampled here.
 
 The runtime's own batching engine is not used: it takes four sequences at most, lets no fifth join
 before they end, and has no seeds. Turns are fair, and a lone sequence has the model to itself.
-The runtime holds Python's interpreter lock while it computes, so a prompt is read in small chunks.
+The runtime holds Python's interpreter lock while it computes, so a prompt is read in small parts.
+A finished reply's cache is kept, and the next turn of its conversation reads only what is new.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slm_backends.chat import Sampling
+from slm_backends.chat import SAMPLING_FIELDS, Sampling
 from slm_backends.worker.engines import Progress, Token
+from slm_backends.worker.engines.onnx_cache import Cache, Caches, Traits
+from slm_backends.worker.engines.onnx_providers import CPU, open_model
+from slm_backends.worker.engines.sampler import Sampler
+from slm_backends.worker.stops import stop_ids
 
-SAMPLING = frozenset(
-    {"max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop"}
-)
-LOGPROBS = False
+SAMPLING = SAMPLING_FIELDS
+LOGPROBS = True
+ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1"}
 MAX_ACTIVE = 8
-NUCLEUS = 4_096  # likeliest tokens among which top_p looks: sorting all of them halves the speed
-PREFILL_CHUNK = 64  # tokens; on two cores about 0.1 s for a model of 135 million parameters
+#: Tokens of a prompt that are read at once. On a CPU one piece of 512 takes no less time than 16 of
+#: 32, and holds the interpreter lock for all of it; elsewhere each start costs.
+CPU_CHUNK, CHUNK = 32, 512
+#: Tokens after which these model types change their rotary factors, if their context is longer.
+ROPE_SWITCHES = {"phi3": 4_096, "phimoe": 4_096, "phi3small": 8_192}
 
 
 def load(
     folder: Path, progress: Progress, *, device: str = "", context: int | None = None
 ) -> OnnxEngine:
-    return OnnxEngine(folder, progress)
+    return OnnxEngine(folder, progress, device, context)
 
 
 class OnnxEngine:
-    """The ONNX folder that the runtime's model builder wrote, on the CPU."""
+    """A folder with genai_config.json, on the device that is asked for or the best that works."""
 
-    device = "CPU"
     max_active = MAX_ACTIVE
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it is read when the library is first imported
+    def __init__(
+        self, folder: Path, progress: Progress, device: str = "", context: int | None = None
+    ) -> None:
+        os.environ.update(ENVIRONMENT)  # also for who makes an engine without engines.load
         progress(0.1, "starting ONNX Runtime")
         import onnxruntime_genai as og
 
         self._og = og
         self.version = f"onnxruntime-genai {og.__version__}"
-        config = og.Config(str(folder))
-        config.clear_providers()
+        self.eos = stop_ids(folder)
         progress(0.3, "reading weights")
-        self._model = og.Model(config)
-        self.context, self._vocabulary, self.eos = _limits(folder)
-        self._sequences: dict[int, _Sequence] = {}
+        self._model, provider = open_model(og, folder, device)
+        self.device = provider.label
         progress(0.8, "warming up")
-        self._warm_up()
+        traits = _traits(
+            folder,
+            context,
+            extends=self._can_extend(),
+            chunk=CPU_CHUNK if provider is CPU else CHUNK,
+        )
+        self.context = traits.context
+        self._caches = Caches(self._generator, traits)
+        self._sequences: dict[int, _Sequence] = {}
 
-    def _warm_up(self) -> None:
-        self.admit(-1, [min(self.eos)], Sampling(max_tokens=2, temperature=0))
-        while not any(tokens for _, tokens in self.step()):
-            pass
-        self.release(-1)
+    def _generator(self, room: int) -> Any:
+        """One that holds `room` tokens; whatever the folder's defaults say, it chooses none."""
+        parameters = self._og.GeneratorParams(self._model)
+        parameters.set_search_options(
+            max_length=room, do_sample=False, num_beams=1, min_length=0, repetition_penalty=1.0
+        )
+        return self._og.Generator(self._model, parameters)
+
+    def _can_extend(self) -> bool:
+        """Whether a sequence can be appended to: DirectML and others cannot. Warms up as well."""
+        generator = self._generator(2)
+        generator.append_tokens([min(self.eos)])
+        try:
+            generator.append_tokens([min(self.eos)])
+        except RuntimeError:
+            return False
+        return True
 
     def admit(
         self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
     ) -> int | None:
-        parameters = self._og.GeneratorParams(self._model)
-        options: dict[str, Any] = {
-            "max_length": min(len(prompt) + sampling.max_tokens, self.context),
-            "do_sample": sampling.temperature > 0,
-            "repetition_penalty": sampling.repetition_penalty,
-        }
-        if sampling.temperature > 0:
-            seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
-            options |= {
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": self._top_k(sampling),
-                "random_seed": seed,
-            }
-        parameters.set_search_options(**options)
-        self._sequences[key] = _Sequence(self._og.Generator(self._model, parameters), prompt)
-        return None
+        tokens = min(len(prompt) + sampling.max_tokens, self.context)
+        repeats = sampling.seed is not None
+        cache, useful = self._caches.take(prompt, tokens, self._active(), repeats=repeats)
+        sampler = Sampler(sampling, prompt, top_logprobs)
+        self._sequences[key] = _Sequence(cache, prompt, sampler)
+        return useful
 
-    def _top_k(self, sampling: Sampling) -> int:
-        """The runtime ignores top_p where top_k is 0, so then it is given one that leaves out next
-        to nothing: above temperature 1, where unlikely tokens add up to something, all of them."""
-        if sampling.top_k or sampling.top_p == 1:
-            return sampling.top_k
-        return min(NUCLEUS, self._vocabulary) if sampling.temperature <= 1 else self._vocabulary
+    def _active(self) -> Iterator[Cache]:
+        return (sequence.cache for sequence in self._sequences.values())
 
     def step(self) -> Iterator[tuple[int, list[Token] | Exception]]:
         for key, sequence in list(self._sequences.items()):
             if key in self._sequences:  # the caller may release while it reads
                 try:
-                    yield key, sequence.advance()
+                    tokens = sequence.advance()
                 except Exception as error:  # the others' sequences are whole
+                    del self._sequences[key]  # its cache may not be
                     yield key, error
+                else:
+                    yield key, tokens
 
     def release(self, key: int) -> None:
-        self._sequences.pop(key, None)
+        sequence = self._sequences.pop(key, None)
+        if sequence is not None:
+            self._caches.keep(sequence.cache, self._active())
 
 
 class _Sequence:
-    def __init__(self, generator: Any, prompt: list[int]) -> None:
-        self._generator = generator
-        self._unread = prompt
+    def __init__(self, cache: Cache, prompt: list[int], sampler: Sampler) -> None:
+        self.cache = cache
+        self._prompt = prompt
+        self._sampler = sampler
+        self._last: int | None = None
 
     def advance(self) -> list[Token]:
-        """A chunk of the prompt, or one token."""
-        if self._unread:
-            self._generator.append_tokens(self._unread[:PREFILL_CHUNK])
-            self._unread = self._unread[PREFILL_CHUNK:]
-            if self._unread:
-                return []
-        if (
-            self._generator.is_done()
-        ):  # at an end token or at its limit, which the caller counts too
-            raise RuntimeError("the sequence has ended already")
-        self._generator.generate_next_token()
-        return [Token(int(self._generator.get_next_tokens()[0]))]
+        """A part of the prompt, or one token."""
+        if self._last is not None:
+            self.cache.extend(self._last)
+        elif not self.cache.read(self._prompt):
+            return []
+        token = self._sampler.pick(self.cache.logits())
+        self._last = token.id
+        return [token]
 
 
-def _limits(folder: Path) -> tuple[int, int, frozenset[int]]:
-    """Context length, vocabulary size and end tokens, from the folder's genai_config.json."""
+def _traits(folder: Path, context: int | None, *, extends: bool, chunk: int) -> Traits:
+    """From the folder's genai_config.json; `context` limits the model's own."""
     model = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
-    eos = model["eos_token_id"]
-    ends = frozenset(eos if isinstance(eos, list) else [eos])
-    return int(model["context_length"]), int(model["vocab_size"]), ends
+    decoder = model["decoder"]
+    held = int(model["context_length"])
+    held = min(held, context or held)
+    if window := decoder.get("sliding_window"):
+        # The runtime then keeps no more than the window, and its own graphs fail past that.
+        held = min(held, int(window["window_size"]))
+    switch = _rope_switch(folder, model["type"])
+    numbers = decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"]
+    return Traits(
+        context=held,
+        padding=model.get("pad_token_id", -1),
+        rope_switch=switch if switch and switch < held else None,
+        token_bytes=2 * numbers * 4,
+        extends=extends,
+        chunk=chunk,
+    )
+
+
+def _rope_switch(folder: Path, model_type: str) -> int | None:
+    """Where a longrope model changes factors: config.json knows; where it is missing, the type
+    does, as the runtime goes by it. A model that has one set of factors then only loses time."""
+    file = folder / "config.json"
+    if not file.exists():
+        return ROPE_SWITCHES.get(model_type)
+    config = json.loads(file.read_text(encoding="utf-8"))
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type")) not in ("longrope", "su"):
+        return None
+    switch = rope.get("original_max_position_embeddings")
+    return int(switch or config["original_max_position_embeddings"])

@@ -1,36 +1,27 @@
 """From a row of logits to the next token, for runtimes that leave that to us.
 
 One sampler for several runtimes: the same parameters mean the same on each, a seed repeats, and
-log-probabilities are of the same thing. Knows numpy and no runtime.
+log-probabilities are of the same thing. Knows numpy, which it imports when one is made, and no
+runtime. The order is transformers': penalties, temperature, top_k, and top_p of what is left.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy
-
-from slm_backends.chat import Sampling
+from slm_backends.chat import SAMPLING_FIELDS, Sampling
 from slm_backends.worker.engines import Token
 
-FIELDS = frozenset(
-    {
-        "max_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "seed",
-        "stop",
-    }
-)
+FIELDS = SAMPLING_FIELDS  # all of them: the worker itself sees to max_tokens and stop
+
 #: Tokens that are e^-30 times as likely as the likeliest are left out: a billion draws would not
-#: meet them, and there is no need to sort a whole vocabulary.
+#: meet them.
 NEGLIGIBLE = 30.0
+#: Where to look for the likeliest tokens, in powers of 1/e, before looking at all: sorting a whole
+#: vocabulary can take as long as a small model's step.
+DEPTHS = (3.0, 6.0, 9.0, 14.0)
 
 Row = Any  # a one-dimensional numpy array of floats, one a token of the vocabulary
 
@@ -41,69 +32,100 @@ class Sampler:
     def __init__(
         self, sampling: Sampling, prompt: Sequence[int], top_logprobs: int | None = None
     ) -> None:
+        import numpy
+
+        self._numpy = numpy
         self._sampling = sampling
+        self._prompt = prompt
         self._top = top_logprobs
         self._random = numpy.random.default_rng(sampling.seed)
-        self._said: Counter[int] = Counter()
-        self._seen = set(prompt) if sampling.repetition_penalty != 1 else set()
+        self._said: Row = None  # how often the reply has each token
+        self._seen: Row = None  # whether prompt or reply have it
 
     def pick(self, logits: Row) -> Token:
-        """The next token. `logits` is not changed."""
+        """The next token. `logits` is not changed. ValueError if the highest is not a number."""
+        logits = self._numpy.asarray(logits, dtype=self._numpy.float32)
         chosen = self._choose(self._penalised(logits))
         self._said[chosen] += 1
-        if self._sampling.repetition_penalty != 1:
-            self._seen.add(chosen)
+        self._seen[chosen] = True
         if self._top is None:
             return Token(chosen)
-        return _with_logprobs(logits, chosen, self._top)
+        return self._with_logprobs(logits, chosen, self._top)
 
     def _penalised(self, logits: Row) -> Row:
         """Repetition as in CTRL (arXiv:1909.05858), over prompt and reply; presence and frequency
         as in OpenAI's API, over the reply."""
-        sampling = self._sampling
-        if self._seen:
+        numpy, sampling = self._numpy, self._sampling
+        if self._seen is None:
+            self._said = numpy.zeros(len(logits), dtype=numpy.int64)
+            self._seen = numpy.zeros(len(logits), dtype=bool)
+            self._seen[list(self._prompt)] = True
+        if sampling.repetition_penalty != 1:
+            seen = numpy.flatnonzero(self._seen)
+            row, penalty = logits[seen], sampling.repetition_penalty
             logits = logits.copy()
-            seen = numpy.fromiter(self._seen, dtype=numpy.int64)
-            row = logits[seen]
-            penalty = sampling.repetition_penalty
             logits[seen] = numpy.where(row > 0, row / penalty, row * penalty)
-        if self._said and (sampling.presence_penalty or sampling.frequency_penalty):
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            said = numpy.flatnonzero(self._said)
             logits = logits.copy()
-            said = numpy.fromiter(self._said.keys(), dtype=numpy.int64)
-            times = numpy.fromiter(self._said.values(), dtype=numpy.float64)
-            logits[said] -= sampling.presence_penalty + sampling.frequency_penalty * times
+            logits[said] -= (
+                sampling.presence_penalty + sampling.frequency_penalty * self._said[said]
+            )
         return logits
 
     def _choose(self, logits: Row) -> int:
-        sampling = self._sampling
+        numpy, sampling = self._numpy, self._sampling
+        likeliest = int(logits.argmax())
+        highest = logits[likeliest]
+        if not numpy.isfinite(highest):
+            raise ValueError("the model computed something that is not a number")
         if sampling.temperature == 0:
-            return int(logits.argmax())
-        floor = logits.max() - NEGLIGIBLE * sampling.temperature
-        candidates = numpy.nonzero(logits >= floor)[0]
-        scores = logits[candidates].astype(numpy.float64)
-        order = numpy.argsort(-scores, kind="stable")
-        if sampling.top_k:
-            order = order[: sampling.top_k]
-        candidates, scores = candidates[order], scores[order]
-        weights = numpy.exp((scores - scores[0]) / sampling.temperature)
-        sums = numpy.cumsum(weights)
+            return likeliest
+        ids = numpy.flatnonzero(logits >= highest - NEGLIGIBLE * sampling.temperature)
+        weights = numpy.exp((logits[ids] - highest) / sampling.temperature)
+        if 0 < sampling.top_k < len(ids):
+            ids, weights = self._cut(ids, weights, self._kth(weights, sampling.top_k))
         if sampling.top_p < 1:
-            # The token that passes the bound is in, so at least one always is.
-            kept = int(numpy.searchsorted(sums, sampling.top_p * sums[-1])) + 1
-            sums = sums[:kept]
-        drawn = self._random.random() * sums[-1]
-        place = min(int(numpy.searchsorted(sums, drawn, side="right")), len(sums) - 1)
-        return int(candidates[place])
+            ids, weights = self._cut(ids, weights, self._nucleus(weights, sampling.top_p))
+        sums = numpy.cumsum(weights.astype(float))
+        drawn = numpy.searchsorted(sums, self._random.random() * sums[-1], side="right")
+        return int(ids[min(drawn, len(ids) - 1)])
 
+    def _cut(self, ids: Row, weights: Row, lowest: float) -> tuple[Row, Row]:
+        kept = self._numpy.flatnonzero(weights >= lowest)
+        return ids[kept], weights[kept]
 
-def _with_logprobs(logits: Row, chosen: int, top: int) -> Token:
-    row = logits.astype(numpy.float64)
-    row = row - row.max()
-    row -= numpy.log(numpy.exp(row).sum())
-    best: tuple[tuple[int, float], ...] = ()
-    if top:
-        top = min(top, len(row))
-        ids = numpy.argpartition(-row, top - 1)[:top]
-        ids = ids[numpy.argsort(-row[ids], kind="stable")]
-        best = tuple((int(token), float(row[token])) for token in ids)
-    return Token(chosen, float(row[chosen]), best)
+    def _kth(self, weights: Row, k: int) -> float:
+        """The k-th highest weight: that of the last that top_k lets in, and of its equals."""
+        few = self._few(weights, lambda few: len(few) >= k)
+        return float(self._numpy.partition(few, len(few) - k)[len(few) - k])
+
+    def _nucleus(self, weights: Row, top_p: float) -> float:
+        """The lowest weight in the smallest group of the likeliest that has top_p of them all."""
+        bound = top_p * float(weights.sum())
+        few = self._few(weights, lambda few: float(few.sum()) >= bound)
+        falling = self._numpy.sort(few)[::-1]
+        sums = self._numpy.cumsum(falling)
+        last = min(int(self._numpy.searchsorted(sums, bound)), len(falling) - 1)
+        return float(falling[last])
+
+    def _few(self, weights: Row, enough: Callable[[Row], bool]) -> Row:
+        """The highest weights; as few as DEPTHS allow, and all where none of those is enough."""
+        for depth in DEPTHS:
+            few = weights[self._numpy.flatnonzero(weights >= math.exp(-depth))]
+            if enough(few):
+                return few
+        return weights
+
+    def _with_logprobs(self, logits: Row, chosen: int, top: int) -> Token:
+        numpy = self._numpy
+        row = logits - logits.max()
+        weights = numpy.exp(row)
+        row = row - numpy.log(weights.sum())
+        best: tuple[tuple[int, float], ...] = ()
+        if top:
+            top = min(top, len(row))
+            ids = numpy.flatnonzero(weights >= self._kth(weights, top))
+            ids = ids[numpy.argsort(-row[ids], kind="stable")][:top]  # equals by their ids
+            best = tuple((int(i), float(row[i])) for i in ids if numpy.isfinite(row[i]))
+        return Token(chosen, float(row[chosen]), best)
