@@ -8,6 +8,7 @@ HOST ?= 127.0.0.1
 PYTHON ?=
 
 EMBEDDED := smollm2-135m-instruct@onnx smollm2-135m-instruct@openvino
+TESTED := $(EMBEDDED) smollm2-135m-instruct@transformers smollm2-135m-instruct@mlx
 PY := .venv/bin/python
 # A stamp is written when its step is complete: what was interrupted is done again.
 MADE := .venv/.made
@@ -22,7 +23,7 @@ $(shell rm -f $(MADE))
 endif
 endif
 
-.PHONY: help run setup fetch test check fix bench clean
+.PHONY: help run setup fetch fetch-tested test check fix bench clean
 .NOTPARALLEL:
 
 help:
@@ -58,7 +59,10 @@ $(DEV): $(APP) requirements-dev.txt
 fetch: $(APP)
 	@$(PY) -m slm_backends fetch $(EMBEDDED)
 
-test: $(DEV) fetch check
+fetch-tested: $(DEV)
+	@$(PY) -m slm_backends fetch $(TESTED)
+
+test: $(DEV) fetch-tested check
 	@CHROMIUM=$$(sh scripts/chromium.sh $(PY)) && export CHROMIUM && exec $(PY) -m pytest
 
 check: $(DEV)
@@ -70,7 +74,7 @@ fix: $(DEV)
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(DEV) fetch
+bench: $(DEV) fetch-tested
 	@CHROMIUM=$$(sh scripts/chromium.sh $(PY)) && export CHROMIUM && exec $(PY) -m benchmarks
 
 clean:

@@ -1,0 +1,112 @@
+"""Several sequences on one model, advanced in turns: for engines that have a loop of their own.
+
+Prompts are read in pieces, so that no long one silences the others, and what was read stays for the
+next turn of its conversation (readings.py). Knows no runtime: a subclass makes caches and reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from slm_backends.chat import Sampling
+from slm_backends.worker.engines import Token
+from slm_backends.worker.engines.readings import Cache, Reading, Shelf
+from slm_backends.worker.engines.sampler import Sampler
+
+MAX_ACTIVE = 8
+
+
+class Turns:
+    """The sequences of an Engine.
+
+    context  tokens that a prompt and its reply may take together
+    bound    tokens up to which the model uses its short rotary factors; 0: it has one set
+    piece    tokens of a prompt that are read at once
+    keeps    whether its caches can be cut and copied
+    """
+
+    max_active = MAX_ACTIVE
+
+    def __init__(self, context: int, *, bound: int, piece: int, keeps: bool = True) -> None:
+        self.context = context
+        self._bound = bound
+        self._piece = piece
+        self._keeps = keeps
+        self._sequences: dict[int, _Sequence] = {}
+        self._shelf = Shelf(MAX_ACTIVE)
+
+    def _cache(self) -> Cache:
+        """An empty one."""
+        raise NotImplementedError
+
+    def _forward(self, reading: Reading, tokens: list[int], *, last: bool) -> Any:
+        """Read `tokens` after those of the reading into its cache. With `last` the logits after the
+        last of them, a numpy array of float32; without, they may be left out."""
+        raise NotImplementedError
+
+    def admit(
+        self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
+    ) -> int | None:
+        self._make_room()
+        far = self._is_far(len(prompt))
+        reading = self._shelf.take(prompt, far=far, repeats=sampling.seed is not None)
+        reading = reading or self._read_anew(len(prompt))
+        chooser = Sampler(sampling, prompt, top_logprobs)
+        self._sequences[key] = _Sequence(list(prompt), reading, chooser)
+        return len(reading.tokens)
+
+    def step(self) -> Iterator[tuple[int, list[Token] | Exception]]:
+        for key, sequence in list(self._sequences.items()):
+            if key in self._sequences:  # the caller may release while it reads
+                try:
+                    yield key, self._advance(sequence)
+                except Exception as error:  # the others' sequences are whole
+                    sequence.broken = True
+                    yield key, error
+
+    def release(self, key: int) -> None:
+        sequence = self._sequences.pop(key, None)
+        if sequence is not None and self._keeps and not sequence.broken:
+            self._shelf.put(sequence.reading)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Kept and active readings together have the tokens of one full context, unless the active
+        ones alone have more: that is what a worker is reckoned to take (fit.py)."""
+        active = sum(len(sequence.reading.tokens) for sequence in self._sequences.values())
+        self._shelf.shrink(self.context - active)
+
+    def _read_anew(self, prompt: int) -> Reading:
+        return Reading(self._cache(), self._is_far(prompt), prompt, size=self._piece)
+
+    def _is_far(self, tokens: int) -> bool:
+        return 0 < self._bound < tokens
+
+    def _advance(self, sequence: _Sequence) -> list[Token]:
+        """A piece of the prompt, or one token."""
+        known = len(sequence.tokens)
+        if sequence.reading.far != self._is_far(known):
+            # It has grown past the bound: other rotary factors now hold for all its positions.
+            sequence.reading = self._read_anew(known)
+        reading = sequence.reading
+        begin = len(reading.tokens)
+        tokens = sequence.tokens[begin : begin + self._piece]
+        last = begin + len(tokens) == known
+        logits = self._forward(reading, tokens, last=last)
+        reading.add(tokens, piece=begin < reading.prompt)
+        if not last:
+            return []
+        token = sequence.sampler.pick(logits)
+        sequence.tokens.append(token.id)
+        return [token]
+
+
+class _Sequence:
+    """The tokens of a prompt and its reply so far, and what the model has read of them."""
+
+    def __init__(self, tokens: list[int], reading: Reading, sampler: Sampler) -> None:
+        self.tokens = tokens
+        self.reading = reading
+        self.sampler = sampler
+        self.broken = False
