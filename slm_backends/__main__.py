@@ -1,4 +1,4 @@
-"""The command line: `python -m slm_backends list | fetch | chat | serve | doctor`.
+"""The command line: `python -m slm_backends list | show | fetch | chat | serve ...`
 
 Knows arguments, exit codes and how errors are shown. What a command does is in the module that it
 imports when it is called, so that `--help` costs nothing.
@@ -50,12 +50,28 @@ def _parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
 
     listing = command("list", "Show deployments, and what each of them still needs.")
+    listing.add_argument("--ready", action="store_true", help="only those that are here")
+    listing.add_argument("--fits", action="store_true", help="only those that fit in memory")
+    listing.add_argument("--family", metavar="NAME", help="only this family of models")
+    listing.add_argument("--runtime", metavar="NAME", help="only this runtime")
     listing.add_argument("--json", action="store_true", help="print a JSON list")
     listing.set_defaults(command=_list)
+
+    showing = command("show", "Tell everything about a deployment or a model.")
+    showing.add_argument("id", metavar="ID", help="an id that `list` shows, or a model's")
+    showing.add_argument(
+        "--context", type=_tokens, metavar="N", help="reckon memory for a conversation of N tokens"
+    )
+    showing.set_defaults(command=_show)
 
     fetching = command("fetch", "Bring the weights of local deployments to this computer.")
     fetching.add_argument("deployments", nargs="+", metavar="DEPLOYMENT")
     fetching.set_defaults(command=_fetch)
+
+    removing = command("remove", "Delete the weights of local deployments from this computer.")
+    removing.add_argument("deployments", nargs="+", metavar="DEPLOYMENT")
+    removing.add_argument("--yes", action="store_true", help="do not ask first")
+    removing.set_defaults(command=_remove)
 
     chatting = command("chat", "Ask a model, once or in a conversation.")
     chatting.add_argument("deployment", metavar="DEPLOYMENT", help="an id that `list` shows")
@@ -70,6 +86,25 @@ def _parser() -> argparse.ArgumentParser:
     chatting.epilog = "fake@tokens=50,rate=20 answers without any model: for a try."
     _add_sampling(chatting)
     chatting.set_defaults(command=_chat)
+
+    comparing = command("compare", "Ask several deployments the same; tell where replies part.")
+    comparing.add_argument("first", metavar="DEPLOYMENT", help="ids that `list` shows")
+    comparing.add_argument("others", nargs="+", metavar="DEPLOYMENT")
+    comparing.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="a prompt a line, or a .jsonl file with objects that have a prompt and perhaps a "
+        "system; a handful of our own without",
+    )
+    comparing.add_argument(
+        "--max-tokens",
+        type=int,
+        default=64,
+        metavar="N",
+        help="length of a reply at most (%(default)s)",
+    )
+    comparing.add_argument("--json", action="store_true", help="print a JSON object")
+    comparing.set_defaults(command=_compare)
 
     serving = command("serve", "Serve one local deployment with the OpenAI protocol.")
     serving.add_argument("deployment", metavar="DEPLOYMENT", help="an id that `list` shows")
@@ -109,16 +144,40 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _tokens(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number of tokens, not {text!r}")
+    return int(text)
+
+
 def _list(options: argparse.Namespace) -> int:
     from slm_backends import cli_models
 
-    return cli_models.show(as_json=options.json)
+    return cli_models.show_list(
+        as_json=options.json,
+        ready=options.ready,
+        fitting=options.fits,
+        family=options.family,
+        runtime=options.runtime,
+    )
+
+
+def _show(options: argparse.Namespace) -> int:
+    from slm_backends import cli_show
+
+    return cli_show.show(options.id, options.context)
 
 
 def _fetch(options: argparse.Namespace) -> int:
     from slm_backends import cli_models
 
     return cli_models.fetch(options.deployments)
+
+
+def _remove(options: argparse.Namespace) -> int:
+    from slm_backends import cli_models
+
+    return cli_models.remove(options.deployments, sure=options.yes)
 
 
 def _chat(options: argparse.Namespace) -> int:
@@ -131,6 +190,17 @@ def _chat(options: argparse.Namespace) -> int:
         options.prompt,
         system=options.system,
         sampling=sampling | {"stop": tuple(options.stop)},
+        as_json=options.json,
+    )
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from slm_backends import cli_compare
+
+    return cli_compare.show(
+        [options.first, *options.others],
+        options.prompts,
+        max_tokens=options.max_tokens,
         as_json=options.json,
     )
 

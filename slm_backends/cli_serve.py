@@ -18,7 +18,7 @@ import threading
 import time
 from typing import NoReturn
 
-from slm_backends import catalog, selector, store
+from slm_backends import catalog, fit, selector, store
 from slm_backends.catalog import Deployment
 from slm_backends.endpoints.fake import PREFIX
 from slm_backends.errors import BadRequest, NotFetched, NotInstalled, SLMError
@@ -42,7 +42,7 @@ def serve(deployment_id: str, host: str, port: int, api_key: str) -> NoReturn:
 
     from slm_backends.worker.server import Service, build
 
-    service = Service(deployment, store.folder(deployment))
+    service = Service(deployment, store.folder(deployment), fit.context(deployment))
     app: ASGIApp = build(service, api_key)
     if not api_key:
         # Without a key, the name that a caller used is what tells a program on this computer from a

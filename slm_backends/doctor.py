@@ -40,13 +40,17 @@ CONNECT_SECONDS = 0.5
 PROBE_SECONDS = 60
 ANSWER_SECONDS = 180
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-SHOWN = ("SLM_HOME", "SLM_CATALOG", "SLM_MEMORY_GB")  # of these the value is shown
+#: Of these the value is shown.
+SHOWN = ("SLM_HOME", "SLM_CATALOG", "SLM_MEMORY_GB", "SLM_CONTEXT", "SLM_IDLE_MINUTES")
 
 #: runtime -> a program that prints the devices it computes on
 PROBES = {
     "onnx": "import onnxruntime_genai as og; print('CPU' + ', CUDA' * og.is_cuda_available())",
     "openvino": "import openvino, openvino_genai as _; c = openvino.Core(); print(', '.join("
     "f\"{d} ({c.get_property(d, 'FULL_DEVICE_NAME')})\" for d in c.available_devices))",
+    "transformers": "import torch, transformers as _; a = torch.accelerator; print("
+    "a.current_accelerator().type.upper() if a.is_available() else 'CPU')",
+    "mlx": "import mlx.core, mlx_lm as _; print(mlx.core.default_device().type.name.upper())",
 }
 
 Level = Literal["ok", "warning", "problem"]
@@ -148,8 +152,13 @@ def _store() -> Iterator[Finding]:
         f"{home}, {gigabytes(free)} free" + ("" if writable else ", not writable"),
         todo,
     )
+    others = 0
     for deployment in _deployments():
-        yield _weights(deployment)
+        if deployment.model.id == EMBEDDED or store.folder(deployment).exists():
+            yield _weights(deployment)
+        else:
+            others += 1
+    yield Finding("not here", "ok", f"{others} more; python -m slm_backends list names them")
 
 
 def _weights(deployment: Deployment) -> Finding:
@@ -196,18 +205,20 @@ def _packages() -> Iterator[Finding]:
     )
 
 
-def _runtimes() -> Iterator[Finding]:
+def runtimes() -> Iterator[Finding]:
+    packages = importlib.metadata.packages_distributions()
     for runtime, (name, modules, package) in LOCAL_RUNTIMES.items():
-        version = _version(package)
-        if version is None:
+        # A module may come from several packages: onnxruntime-genai, onnxruntime-genai-cuda ...
+        found = [packages.get(module, [""])[0] for module in modules]
+        if not all(found):
             yield Finding(name, "warning", "not installed", f"pip install {package}")
             continue
-        probe = PROBES.get(runtime, f"import {', '.join(modules)}; print('CPU')")
-        level, said = _probe(probe)
+        versions = ", ".join(f"{item} {_version(item)}" for item in found)
+        level, said = _probe(PROBES[runtime])
         yield Finding(
             name,
             level,
-            f"{version}, " + (f"computes on {said}" if level == "ok" else f"broken: {said}"),
+            f"{versions}: " + (f"computes on {said}" if level == "ok" else f"broken: {said}"),
             "" if level == "ok" else f"pip install --force-reinstall {package}",
         )
 
@@ -291,7 +302,7 @@ def _embedded() -> Iterator[Finding]:
     for deployment in _deployments(EMBEDDED):
         state = selector.state(deployment)
         if not state.usable:
-            yield Finding(deployment.id, "problem", state.word, state.reason)
+            yield Finding(deployment.id, "warning", state.word, state.reason)
             continue
         running = run.start(selector.backend(deployment.id), question)
         reply = running.wait(ANSWER_SECONDS)
@@ -328,7 +339,7 @@ CHECKS: dict[str, Check] = {
     "Computer": _computer,
     "Store": _store,
     "Packages": _packages,
-    "Runtimes": _runtimes,
+    "Runtimes": runtimes,
     "Ports": _ports,
     "Endpoints": _endpoints,
     "Variables": _variables,

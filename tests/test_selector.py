@@ -1,344 +1,24 @@
-"""Loading once, counting users, making room, ending: on real weights in real worker processes."""
+"""Finding backends, their states, and loading one on purpose: real weights, real processes."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
-from asking import LONG, PATIENCE, ask, request, start, until, until_decoding
+from asking import LONG, PATIENCE, ask, start, until, until_decoding
+from twins import ONE, gone, local, pid_of
 
-from slm_backends import background, catalog, run, selector, store
+from slm_backends import catalog, selector, store
 from slm_backends.endpoints.openai import OpenAIBackend
-from slm_backends.errors import (
-    MemoryExceeded,
-    NotFetched,
-    NotFound,
-    SLMError,
-    Unauthorized,
-    Unsupported,
-    WorkerDied,
-)
-from slm_backends.selector import LocalBackend, Selector
-
-ROOT = Path(__file__).parents[1]
-ONE, TWO = "smollm2-135m-instruct@onnx", "twin@onnx"
-CATALOG = """
-[models.twin]
-name = "Twin"
-context = 8_192
-
-[deployments."twin@onnx"]
-source = "smollm2-135m-instruct-gguf"
-convert = "onnx-int4"
-memory = 700_000_000
-
-[deployments."twin@openai"]
-base_url = "http://127.0.0.1:9/v1"
-key = "TWIN_KEY"
-start = "Start it."
-"""
-
-
-@pytest.fixture(autouse=True)
-def twins(embedded: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store with the fastest deployment twice, under two ids, and a catalog that knows both."""
-    real = store.folder(catalog.load().deployment(ONE))
-    own = tmp_path / "catalog.toml"
-    own.write_text(CATALOG, encoding="utf-8")
-    monkeypatch.setenv("SLM_CATALOG", str(own))
-    monkeypatch.setenv("SLM_HOME", str(tmp_path / "home"))
-    for deployment_id in (ONE, TWO):
-        folder = store.folder(catalog.load().deployment(deployment_id))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.symlink_to(real)
-
-
-@pytest.fixture
-def own() -> Iterator[Selector]:
-    """A selector of the test's own, whose workers end with the test."""
-    made = Selector()
-    yield made
-    for item in list(made._backends):
-        made.unload(item)
-    made.close()
-
-
-def local(own: Selector, deployment_id: str) -> LocalBackend:
-    found = own.backend(deployment_id)
-    assert isinstance(found, LocalBackend)
-    return found
-
-
-def pid_of(backend: LocalBackend) -> int:
-    assert backend.worker is not None
-    return backend.worker.pid
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def test_ten_callers_at_once_cause_one_load(own: Selector) -> None:
-    ready = threading.Barrier(10)
-
-    def caller(number: int) -> tuple[object, run.Reply]:
-        ready.wait()
-        backend = own.backend(ONE)
-        return backend, start(backend, f"Say {number}.", max_tokens=3).wait(PATIENCE)
-
-    with ThreadPoolExecutor(10) as threads:
-        results = list(threads.map(caller, range(10)))
-    backend = local(own, ONE)
-    assert {id(found) for found, _ in results} == {id(backend)}
-    assert [reply.state for _, reply in results] == ["done"] * 10
-    assert all(reply.load_s > 0 for _, reply in results)
-    assert backend.loads == 1
-    assert backend.leases == 0
-    assert ask(backend, max_tokens=1).load_s == 0
-    assert backend.loads == 1
-
-
-def test_loading_reports_progress(own: Selector) -> None:
-    seen: list[tuple[float, str]] = []
-
-    async def watch() -> None:
-        async for event in local(own, ONE).load():
-            seen.append((event.fraction, event.step))
-
-    background.submit(watch()).result(PATIENCE)
-    fractions = [fraction for fraction, _ in seen]
-    assert fractions == sorted(fractions)
-    assert len(set(seen)) >= 3
-    assert all(0 <= fraction <= 1 and step for fraction, step in seen)
-    assert local(own, ONE).loaded
-
-
-def test_a_run_shows_that_it_loads(own: Selector) -> None:
-    going = start(own.backend(ONE), max_tokens=2)
-    until(lambda: going.reply.state == "loading")
-    until(lambda: going.reply.load_fraction > 0 or going.reply.ended)
-    assert going.reply.state == "loading"
-    assert going.reply.load_step
-    reply = going.wait(PATIENCE)
-    assert reply.state == "done"
-    assert 0 < reply.load_s < reply.total_s
-
-
-def test_cancelling_one_who_waits_for_a_load_leaves_it_to_the_others(own: Selector) -> None:
-    backend = local(own, ONE)
-    first, second = start(backend, max_tokens=2), start(backend, max_tokens=2)
-    until(lambda: first.reply.state == second.reply.state == "loading")
-    first.cancel()
-    assert first.wait(5).state == "stopped"
-    assert first.reply.load_s > 0
-    assert second.wait(PATIENCE).state == "done"
-    assert backend.loads == 1
-
-
-def test_a_load_that_nobody_waits_for_any_more_still_ends_well(own: Selector) -> None:
-    backend = local(own, ONE)
-    only = start(backend, max_tokens=2)
-    until(lambda: only.reply.state == "loading")
-    only.cancel()
-    assert only.wait(5).state == "stopped"
-    until(lambda: backend.loaded)
-    assert ask(backend, max_tokens=2).load_s == 0
-    assert backend.loads == 1
-
-
-def test_unloading_ends_the_process_and_the_next_request_starts_another(own: Selector) -> None:
-    backend = local(own, ONE)
-    ask(backend, max_tokens=1)
-    pid = pid_of(backend)
-    assert psutil.Process(pid).memory_info().rss > 100e6
-    own.unload(ONE)
-    assert gone(pid)
-    assert not backend.loaded
-    assert own.loaded() == []
-    own.unload(ONE)  # a second time does nothing
-    assert ask(backend, max_tokens=1).load_s > 0
-    assert backend.loads == 2
-    assert pid_of(backend) != pid
-
-
-def test_unloading_what_is_in_use_fails_its_runs(own: Selector) -> None:
-    backend = local(own, ONE)
-    going = start(backend, LONG, max_tokens=2_000)
-    until_decoding(going)
-    pid = pid_of(backend)
-    own.unload(ONE)
-    assert gone(pid)
-    reply = going.wait(10)
-    assert reply.state == "failed"
-    assert type(reply.error) is WorkerDied
-    assert reply.text
-    assert backend.leases == 0
-
-
-def test_unloading_what_is_being_loaded(own: Selector) -> None:
-    backend = local(own, ONE)
-    going = start(backend, max_tokens=2)
-    until(lambda: backend.worker is not None)
-    pid = pid_of(backend)
-    own.unload(ONE)
-    assert gone(pid)
-    assert type(going.wait(10).error) is WorkerDied
-    assert ask(backend, max_tokens=2).state == "done"
-
-
-def test_a_killed_worker_fails_its_own_runs_only(own: Selector) -> None:
-    backend, other = local(own, ONE), local(own, TWO)
-    doomed = [start(backend, LONG, max_tokens=2_000, seed=seed) for seed in range(2)]
-    safe = start(other, LONG, max_tokens=40)
-    for going in (*doomed, safe):
-        until(lambda going=going: going.reply.text or going.reply.ended)
-    pid = pid_of(backend)
-    os.kill(pid, signal.SIGKILL)
-    for going in doomed:
-        reply = going.wait(10)
-        assert reply.state == "failed"
-        assert type(reply.error) is WorkerDied
-        assert "signal 9" in reply.error.message
-        assert ONE in reply.error.message
-        assert "again" in reply.error.hint
-        assert reply.text  # what there was is kept
-    assert safe.wait(PATIENCE).state == "done"
-    assert ask(backend, max_tokens=2).state == "done"
-    assert (backend.loads, other.loads) == (2, 1)
-    assert pid_of(backend) != pid
-
-
-def test_a_worker_killed_while_idle_is_replaced(own: Selector) -> None:
-    backend = local(own, ONE)
-    ask(backend, max_tokens=1)
-    os.kill(pid_of(backend), signal.SIGKILL)
-    until(lambda: not backend.loaded)
-    seen = start(backend, max_tokens=1)
-    reply = seen.wait(PATIENCE)
-    assert reply.state == "done"
-    assert backend.loads == 2
-
-
-def test_a_worker_killed_while_it_loads_fails_those_who_wait(own: Selector) -> None:
-    backend = local(own, ONE)
-    waiting = [start(backend, max_tokens=2) for _ in range(3)]
-    until(lambda: backend.worker is not None)
-    os.kill(pid_of(backend), signal.SIGKILL)
-    for going in waiting:
-        assert type(going.wait(10).error) is WorkerDied
-    assert ask(backend, max_tokens=2).state == "done"
-
-
-def test_idle_backends_make_room_and_those_in_use_do_not(
-    own: Selector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLM_MEMORY_GB", "1")
-    one, two = local(own, ONE), local(own, TWO)
-    busy = start(one, LONG, max_tokens=2_000)
-    until_decoding(busy)
-    pid = pid_of(one)
-
-    refused = start(two, max_tokens=2).wait(PATIENCE)
-    assert type(refused.error) is MemoryExceeded
-    for word in (TWO, ONE, "0.7 GB", "1.0 GB"):
-        assert word in refused.error.message
-    assert "SLM_MEMORY_GB" in refused.error.hint
-    assert busy.reply.state == "decoding"
-    assert not gone(pid)
-
-    busy.cancel()
-    assert busy.wait(10).state == "stopped"
-    until(lambda: not one.in_use)
-    assert ask(two, max_tokens=2).state == "done"
-    assert gone(pid)
-    assert [item.id for item in own.loaded()] == [TWO]
-
-    monkeypatch.setenv("SLM_MEMORY_GB", "2")
-    assert ask(one, max_tokens=2).state == "done"
-    assert [item.id for item in own.loaded()] == [TWO, ONE]
-
-
-def test_what_never_fits_evicts_nobody(own: Selector, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = local(own, ONE), local(own, TWO)
-    ask(one, max_tokens=1)
-    monkeypatch.setenv("SLM_MEMORY_GB", "0.5")
-    assert type(start(two, max_tokens=1).wait(PATIENCE).error) is MemoryExceeded
-    assert one.loaded
-
-
-def test_workers_end_with_a_parent_that_is_killed() -> None:
-    script = (
-        "from slm_backends import run, selector\n"
-        "from slm_backends.chat import ChatRequest, Message, Sampling\n"
-        f"backend = selector.backend({ONE!r})\n"
-        "asked = ChatRequest((Message('user', 'A long story'),), Sampling(max_tokens=4000))\n"
-        "going = run.start(backend, asked)\n"
-        "while not going.reply.text: going.wait(0.01)\n"
-        "print(backend.worker.pid, flush=True)\n"
-        "going.wait()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert not gone(pid)
-        parent.kill()
-        parent.wait()
-        assert until(lambda: gone(pid)) < 10
-
-
-def test_workers_end_with_a_parent_that_ends() -> None:
-    script = (
-        "from slm_backends import run, selector\n"
-        "from slm_backends.chat import ChatRequest, Message, Sampling\n"
-        f"backend = selector.backend({ONE!r})\n"
-        "asked = ChatRequest((Message('user', 'A long story'),), Sampling(max_tokens=4000))\n"
-        "going = run.start(backend, asked)\n"
-        "while not going.reply.text: going.wait(0.01)\n"
-        "print(backend.worker.pid, flush=True)\n"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert said.returncode == 0, said.stderr
-    assert said.stderr == ""
-    assert gone(int(said.stdout))
-
-
-# --- without weights ---------------------------------------------------------------------------
-
-
-def test_weights_that_are_not_here(
-    own: Selector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLM_HOME", str(tmp_path / "empty"))
-    with pytest.raises(NotFetched) as caught:
-        ask(own.backend(ONE))
-    assert f"python -m slm_backends fetch {ONE}" in caught.value.hint
-
-
-def test_what_is_refused_is_refused_before_anything_is_loaded(own: Selector) -> None:
-    backend = local(own, ONE)
-    with pytest.raises(Unsupported):
-        ask(backend, presence_penalty=1.0)
-    assert backend.loads == 0
+from slm_backends.errors import BadRequest, NotFetched, NotFound, Unauthorized
+from slm_backends.selector import Selector, State
 
 
 def test_unknown_deployments_are_not_found(own: Selector) -> None:
     with pytest.raises(NotFound) as caught:
-        own.backend("nothing@nowhere")
+        own.backend("smollm2-135m-instruct@nowhere")
     assert ONE in caught.value.hint
 
 
@@ -354,35 +34,127 @@ def test_a_server_needs_its_key(own: Selector, monkeypatch: pytest.MonkeyPatch) 
     assert own.backend("twin@openai") is backend
 
 
-@pytest.mark.parametrize("wrong", ["much", "nan", "inf", "1,5"])
-def test_a_budget_must_be_a_number(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLM_MEMORY_GB", wrong)
-    with pytest.raises(SLMError, match="SLM_MEMORY_GB"):
-        selector.memory_budget()
-
-
-def test_the_budget_is_a_share_of_this_computers_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SLM_MEMORY_GB", raising=False)
-    assert selector.memory_budget() == int(0.8 * psutil.virtual_memory().total)
-    monkeypatch.setenv("SLM_MEMORY_GB", "1.5")
-    assert selector.memory_budget() == 1_500_000_000
-
-
+@pytest.mark.usefixtures("own")
 def test_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployments = catalog.load().deployments
-    assert selector.state(deployments[ONE]).word in ("ready", "loaded")
+    assert selector.state(deployments[ONE]) == State("ready")
     monkeypatch.delenv("TWIN_KEY", raising=False)
-    assert selector.state(deployments["twin@openai"]).word == "needs key"
+    assert selector.state(deployments["twin@openai"]) == State("needs key", "set TWIN_KEY")
     monkeypatch.setenv("TWIN_KEY", "x")
     state = selector.state(deployments["twin@openai"])
     assert (state.word, state.reason, state.usable) == ("unknown", "Start it.", True)
+    monkeypatch.setenv("SLM_MEMORY_GB", "0.3")
+    state = selector.state(deployments[ONE])
+    assert (state.word, state.usable) == ("ready", True)
+    assert "needs 0.7 GB" in state.reason
     monkeypatch.setenv("SLM_HOME", str(tmp_path / "empty"))
+    assert "needs 0.7 GB" in selector.state(deployments[ONE]).reason
+    monkeypatch.delenv("SLM_MEMORY_GB")
     state = selector.state(deployments[ONE])
     assert (state.word, state.usable) == ("fetchable", False)
     assert f"fetch {ONE}" in state.reason
+
+
+def without_cache(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the selector look again in this test, and once more after it."""
+    monkeypatch.setattr(selector, name, getattr(selector, name).__wrapped__)
+
+
+def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_cache(monkeypatch, "_has_module")
+    deployment = catalog.load().deployments[ONE]
     monkeypatch.setattr(selector.importlib.util, "find_spec", lambda name: None)
-    state = selector.state(deployments[ONE])
-    assert (state.word, state.reason) == ("not installed", "pip install onnxruntime-genai")
+    state = selector.state(deployment)
+    assert state == State("not installed", "pip install onnxruntime-genai")
+    assert not state.usable
+    built_for_cuda = replace(deployment, package="onnxruntime-genai-cuda")
+    assert selector.not_installed(built_for_cuda) == "onnxruntime-genai-cuda"
+
+
+def test_another_build_of_a_runtime_is_told_from_the_one_that_is_installed() -> None:
+    deployment = catalog.load().deployments[ONE]
+    assert selector.not_installed(replace(deployment, package="onnxruntime-genai")) == ""
+    other = "onnxruntime-genai-cuda 'mlx[cuda]'"
+    assert selector.not_installed(replace(deployment, package=other)) == other
+
+
+def test_hardware_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = catalog.load().deployments[ONE]
+    monkeypatch.setattr(selector, "_has_nvidia", lambda: False)
+    state = selector.state(replace(deployment, device="cuda"))
+    assert (state.word, state.usable) == ("not here", False)
+    assert "NVIDIA" in state.reason
+    monkeypatch.setattr(selector, "_has_nvidia", lambda: True)
+    assert selector.state(replace(deployment, device="cuda")).word == "ready"
+    monkeypatch.setattr(selector.sys, "platform", "linux")
+    monkeypatch.setattr(selector, "LINUX_DRIVERS", {"NPU": Path("/dev/null/nothing")})
+    on_npu = replace(deployment, device="NPU", needs="an Intel NPU")
+    assert selector.state(on_npu) == State("not here", "needs an Intel NPU")
+    monkeypatch.setattr(selector, "LINUX_DRIVERS", {"NPU": Path("/dev/null")})
+    assert selector.state(on_npu).word == "ready"
+    assert selector.state(replace(deployment, device="dml")).reason == "needs Windows"
+    monkeypatch.setattr(selector.sys, "platform", "win32")
+    assert selector.state(replace(deployment, device="dml")).word == "ready"
+    on_mlx = replace(deployment, runtime="mlx")
+    assert selector.state(on_mlx) == State("not here", "needs macOS or Linux")
+
+
+@pytest.mark.usefixtures("own")
+def test_asking_for_a_state_is_quick() -> None:
+    """The page asks for that of every deployment each time it is drawn."""
+    deployments = [item for item in catalog.load().deployments.values() if item.local]
+    for item in deployments:
+        selector.state(item)
+    begun = time.perf_counter()
+    for _ in range(20):
+        for item in deployments:
+            selector.state(item)
+    assert (time.perf_counter() - begun) / 20 / len(deployments) < 0.002
+
+
+def test_loading_without_a_request_and_what_the_worker_is_like(own: Selector) -> None:
+    assert own.workers() == []
+    assert own.loading(ONE) is None
+    future = own.load(ONE)
+    first = own.loading(ONE)
+    assert first is not None
+    seen = {first}
+    until(lambda: seen.add(own.loading(ONE)) or future.done())
+    assert future.result() is None
+    assert len(seen) > 3
+    assert own.loading(ONE) is None
+    worker = own.workers()[0]
+    assert worker.deployment_id == ONE
+    assert worker.pid == pid_of(local(own, ONE))
+    assert 100e6 < worker.memory_bytes < 1.5e9
+    assert worker.held_bytes == 700_000_000
+    assert (worker.in_use, worker.waiting, worker.loads) == (0, 0, 1)
+    assert 0 <= worker.idle_s < 30
+    assert worker.about.version.startswith("onnxruntime-genai")
+    going = start(own.backend(ONE), LONG, max_tokens=500)
+    until_decoding(going)
+    worker = own.workers()[0]
+    assert (worker.in_use, worker.idle_s) == (1, 0.0)
+    going.cancel()
+    going.wait(10)
+    own.unload(ONE)
+    assert own.workers() == []
+
+
+def test_a_load_that_fails_says_why_until_the_next(own: Selector) -> None:
+    assert own.load_failure(ONE) is None
+    folder = store.folder(catalog.load().deployment(ONE))
+    aside = folder.rename(folder.with_name("aside"))
+    assert type(own.load(ONE).exception(PATIENCE)) is NotFetched
+    assert type(own.load_failure(ONE)) is NotFetched
+    aside.rename(folder)
+    own.load(ONE).result(PATIENCE)
+    assert own.load_failure(ONE) is None
+
+
+def test_what_runs_on_a_server_cannot_be_loaded(own: Selector) -> None:
+    with pytest.raises(BadRequest, match="server"):
+        own.load("fake@tokens=3")
 
 
 def test_a_fake_backend_is_cached_too(own: Selector) -> None:
@@ -396,19 +168,3 @@ def test_closing_twice_is_safe(own: Selector) -> None:
     own.close()
     assert gone(pid)
     own.close()
-
-
-def test_the_caller_of_a_stream_may_leave_it(own: Selector) -> None:
-    """Closing the iterator ends the lease, whoever iterates."""
-    backend = local(own, ONE)
-
-    async def leave() -> int:
-        stream = backend.stream(request(LONG, max_tokens=500))
-        async for _ in stream:
-            held = backend.leases
-            break
-        await stream.aclose()
-        return held
-
-    assert background.submit(leave()).result(PATIENCE) == 1
-    assert backend.leases == 0

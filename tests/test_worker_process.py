@@ -20,6 +20,7 @@ from slm_backends.worker import TOKEN_VARIABLE
 from slm_backends.worker.process import WorkerProcess, _failure
 
 ONNX = "smollm2-135m-instruct@onnx"
+EMBEDDED = (ONNX, "smollm2-135m-instruct@openvino")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,17 @@ def test_it_is_ready_and_says_what_it_is(worker: WorkerProcess) -> None:
     assert (worker.fraction, worker.step) == (1.0, "ready")
     assert worker.context == 8_192
     assert worker.about.runtime == "ONNX Runtime GenAI"
+
+
+@pytest.mark.parametrize("deployment_id", EMBEDDED)
+def test_it_holds_no_more_than_it_is_told(deployment_id: str, embedded: tuple[str, ...]) -> None:
+    folder = store.folder(catalog.load().deployment(deployment_id))
+    made = WorkerProcess(deployment_id, folder, 300)
+    try:
+        assert made.settled.wait(PATIENCE)
+        assert (made.failed, made.context) == (None, 300)
+    finally:
+        made.stop()
 
 
 def test_it_listens_on_this_machine_only(worker: WorkerProcess) -> None:
@@ -110,7 +122,7 @@ def test_what_does_not_load_fails_in_words(folder: Path, tmp_path: Path) -> None
     assert broken.settled.wait(PATIENCE)
     assert not broken.ready
     assert type(broken.failed) is SLMError
-    assert f"{ONNX} did not load" in broken.failed.message
+    assert "model.onnx" in broken.failed.message
     broken.stop()
 
 

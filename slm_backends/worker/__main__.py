@@ -1,5 +1,6 @@
-"""The worker process: `python -m slm_backends.worker DEPLOYMENT FOLDER`, started by process.py.
+"""The worker process: `python -m slm_backends.worker DEPLOYMENT FOLDER CONTEXT`.
 
+Started by process.py; CONTEXT is the number of tokens that it shall hold at most, or empty.
 Speaks to its parent in JSON lines on standard output ({"port"}, {"fraction", "step"}, {"ready"},
 {"failed"}) and reads its token from the environment. It ends when standard input closes, which the
 operating system does for a parent that was killed.
@@ -25,10 +26,11 @@ from slm_backends.worker.server import Service, build, send_at_once
 
 
 def main() -> None:
-    deployment_id, folder = sys.argv[1:]
+    deployment_id, folder, context = sys.argv[1:]
     parent = _take_standard_output()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    service = Service(catalog.load().deployment(deployment_id), Path(folder))
+    deployment = catalog.load().deployment(deployment_id)
+    service = Service(deployment, Path(folder), int(context) if context else None)
     listener = socket.create_server(("127.0.0.1", 0))
     send_at_once(listener)
     _tell(parent, port=listener.getsockname()[1])

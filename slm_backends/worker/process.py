@@ -25,9 +25,12 @@ STOP_SECONDS = 3.0  # for a polite end, before the process is killed
 
 
 class WorkerProcess:
-    """One child process. Made started; `settled` is the event that a caller waits for."""
+    """One child process. Made started; `settled` is the event that a caller waits for.
 
-    def __init__(self, deployment_id: str, folder: Path) -> None:
+    `context` is what it shall hold at most, in tokens; None: all that the model can.
+    """
+
+    def __init__(self, deployment_id: str, folder: Path, context: int | None = None) -> None:
         self.deployment_id = deployment_id
         self.token = secrets.token_urlsafe(32)
         self.port: int | None = None
@@ -48,7 +51,14 @@ class WorkerProcess:
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "slm_backends.worker", deployment_id, str(folder)],
+            [
+                sys.executable,
+                "-m",
+                "slm_backends.worker",
+                deployment_id,
+                str(folder),
+                str(context or ""),
+            ],
             stdin=subprocess.PIPE,  # never written to: its end is how the child learns of ours
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
