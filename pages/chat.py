@@ -37,7 +37,8 @@ def ask(prompt: str, asked: list[Pane], turn_id: str) -> None:
         return
     for pane, sampling in zip(asked, samplings, strict=True):
         pane.cut(turn_id)
-        pane.ask(prompt, parameters.system(pane.settings), sampling, turn_id)
+        own = pane.settings
+        pane.ask(prompt, parameters.system(own), sampling, turn_id, parameters.logprobs(own))
 
 
 def send(prompt: str = "") -> None:

@@ -73,6 +73,8 @@ def _watch(running: Run, *, show_text: bool = True) -> Reply:
             reply = running.wait(LOOK_EVERY)
             if reply.state == "loading":
                 status.show(f"loading: {reply.load_step}", f"{reply.load_fraction:.0%}")
+            elif reply.state == "queued" and reply.queue_reason:
+                status.show(reply.queue_reason, f"place {reply.queue_place} in line")
             else:
                 status.clear()
             if show_text and len(reply.text) > shown:
@@ -114,6 +116,8 @@ def _numbers(reply: Reply) -> str:
         parts.append(f"{reply.tokens_per_second:.1f} tok/s")
     if reply.first_token_s is not None:
         parts.append(f"first token {duration(reply.first_token_s)}")
+    if reply.room_s >= 0.1:
+        parts.append(f"waiting for memory {duration(reply.room_s)}")
     if reply.load_s >= 0.1:
         parts.append(f"loading {duration(reply.load_s)}")
     parts.append(f"total {duration(reply.total_s)}")
@@ -157,6 +161,7 @@ def _document(deployment_id: str, reply: Reply, sampling: dict[str, Any]) -> dic
             "cached_tokens": reply.cached_tokens,
         },
         "timings": {
+            "room_s": reply.room_s,
             "load_s": reply.load_s,
             "queue_s": reply.queue_s,
             "first_token_s": reply.first_token_s,

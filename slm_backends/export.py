@@ -102,6 +102,7 @@ def _record(exchange: Exchange) -> dict[str, Any]:
         ],
         "parameters": asdict(exchange.request.sampling),
         "reply": reply.text,
+        "logprobs": [asdict(token) for token in reply.logprobs],
         "finish_reason": reply.finish_reason,
         "error": None
         if error is None

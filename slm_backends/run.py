@@ -22,6 +22,7 @@ from slm_backends.chat import (
     Event,
     Finished,
     Loading,
+    Logprob,
     Prefill,
     Queued,
     Timings,
@@ -36,6 +37,8 @@ ENDED: frozenset[State] = frozenset({"done", "stopped", "failed"})
 class Reply:
     """What a Run has so far; frozen, so that a watcher may keep it. Times are seconds.
 
+    queue_place    while it waits: 1 for the next, 0 where it is not known; queue_reason says why
+    room_s         waiting for memory that other models held, before the load; 0 where none was
     load_s         waiting for the model to be loaded; 0 where it was
     queue_s        waiting for a place beside other requests
     first_token_s  from that place to the first token
@@ -44,6 +47,7 @@ class Reply:
     counted        True where the server counted the tokens and took the times, False where they
                    were taken here, network included
     cached_tokens  None where the runtime does not say
+    logprobs       of the reply's tokens, where the request asked for them
     """
 
     state: State = "queued"
@@ -52,6 +56,9 @@ class Reply:
     finish_reason: str = ""
     load_fraction: float = 0.0
     load_step: str = ""
+    queue_place: int = 0
+    queue_reason: str = ""
+    room_s: float = 0.0
     load_s: float = 0.0
     queue_s: float = 0.0
     first_token_s: float | None = None
@@ -62,6 +69,7 @@ class Reply:
     cached_tokens: int | None = None
     counted: bool = False
     about: About = About()
+    logprobs: tuple[Logprob, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -90,7 +98,9 @@ class Run:
         self.request = request
         self._reply = Reply(about=backend.about)
         self._pieces: list[str] = []
+        self._logprobs: list[Logprob] = []
         self._begun = time.perf_counter()
+        self._roomy_at = self._begun
         self._loaded_at = self._begun
         self._placed_at = 0.0
         self._first_at = 0.0
@@ -107,7 +117,9 @@ class Run:
         if reply.ended:
             return reply
         age = time.perf_counter() - self._begun
-        return replace(reply, text="".join(self._pieces), total_s=age)
+        return replace(
+            reply, text="".join(self._pieces), logprobs=tuple(self._logprobs), total_s=age
+        )
 
     def cancel(self) -> None:
         """Stop the model; the text so far is kept. Does nothing to a run that has ended."""
@@ -156,12 +168,21 @@ class Run:
                 state="loading",
                 load_fraction=event.fraction,
                 load_step=event.step,
-                load_s=now - self._begun,
+                load_s=now - self._roomy_at,
             )
         elif isinstance(event, Queued):
-            load_s = now - self._begun if reply.state == "loading" else 0.0
-            self._reply = replace(reply, state="queued", load_s=load_s)
             self._loaded_at = now
+            if event.reason:  # the server's own line gives none: this one is for memory
+                self._roomy_at = now
+            load_s = now - self._roomy_at if reply.state == "loading" else reply.load_s
+            self._reply = replace(
+                reply,
+                state="queued",
+                queue_place=event.place,
+                queue_reason=event.reason,
+                room_s=self._roomy_at - self._begun,
+                load_s=load_s,
+            )
         elif isinstance(event, Prefill):
             self._placed_at = now
             self._reply = replace(reply, state="prefill", queue_s=now - self._loaded_at)
@@ -175,6 +196,7 @@ class Run:
             self._first_at = now
         self._last_at = now
         self._pieces.append(event.text)
+        self._logprobs += event.logprobs
         reply = replace(
             self._reply,
             state="decoding",
@@ -203,6 +225,7 @@ class Run:
             self._reply,
             state=state,
             text="".join(self._pieces),
+            logprobs=tuple(self._logprobs),
             error=error,
             finish_reason=finish_reason or self._reply.finish_reason,
             total_s=time.perf_counter() - self._begun,

@@ -13,11 +13,20 @@ from slm_backends.worker.engines import Token
 EOS = 2
 
 
+def scripted(token: int, top: int | None) -> Token:
+    """A token with log-probabilities that a test can foretell: its id in thousandths below 0, and
+    as alternatives the end token and the ids after its own."""
+    if top is None:
+        return Token(token)
+    ids = (EOS, *range(token, token + top))[:top]
+    return Token(token, -token / 1000, tuple((other, -other / 1000) for other in ids))
+
+
 class ScriptedEngine:
     """`script` gives the tokens of a reply for its prompt; the end token follows, for ever.
 
     admitted, released   keys, in the order in which it happened
-    sampling             what each key was admitted with
+    sampling, top        what each key was admitted with
     go                   while it is not set, steps make no tokens
     """
 
@@ -34,6 +43,7 @@ class ScriptedEngine:
         self.admitted: list[int] = []
         self.released: list[int] = []
         self.sampling: dict[int, Sampling] = {}
+        self.top: dict[int, int | None] = {}
         self.go = threading.Event()
         self.go.set()
         self.raises: Exception | None = None  # from the next step, once
@@ -48,6 +58,7 @@ class ScriptedEngine:
             raise self.refuses
         self.admitted.append(key)
         self.sampling[key] = sampling
+        self.top[key] = top_logprobs
         self._replies[key] = chain(self.script(prompt), repeat(EOS))
         return None
 
@@ -59,7 +70,7 @@ class ScriptedEngine:
             error, self.raises = self.raises, None
             raise error
         for key, reply in list(self._replies.items()):
-            yield key, self.broken.get(key) or [Token(next(reply))]
+            yield key, self.broken.get(key) or [scripted(next(reply), self.top[key])]
 
     def release(self, key: int) -> None:
         self.released.append(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from slm_backends import export
-from slm_backends.chat import About, ChatRequest, Image, Message, Sampling
+from slm_backends.chat import About, ChatRequest, Image, Logprob, Message, Sampling
 from slm_backends.errors import StreamBroken
 from slm_backends.export import Exchange
 from slm_backends.run import Reply
@@ -32,6 +32,7 @@ def exchange(
         "cached_tokens": 4,
         "counted": True,
         "about": ABOUT,
+        "logprobs": (Logprob("Paris", -0.25, 7, (Logprob("Paris", -0.25, 7),)),),
     }
     request = ChatRequest((Message("system", "Be brief."), Message("user", prompt)), SAMPLING)
     return Exchange(deployment, request, Reply(**(given | reply)))  # type: ignore[arg-type]
@@ -41,6 +42,7 @@ BROKEN = exchange(
     "other@nim",
     state="failed",
     text="Pa",
+    logprobs=(),
     error=StreamBroken("It broke\noff.", hint="Send it again."),
     finish_reason="error",
 )
@@ -74,6 +76,14 @@ def test_json_holds_everything() -> None:
             "seed": 3,
         },
         "reply": "Paris. 巴黎 👩‍🚀\n\n```python\nprint(1)\n```",
+        "logprobs": [
+            {
+                "token": "Paris",
+                "logprob": -0.25,
+                "id": 7,
+                "top": [{"token": "Paris", "logprob": -0.25, "id": 7, "top": []}],
+            }
+        ],
         "finish_reason": "stop",
         "error": None,
         "numbers": {
@@ -91,7 +101,7 @@ def test_json_holds_everything() -> None:
         },
     }
     assert first["numbers"]["characters_per_second"] == len(first["reply"]) / 2.0
-    assert second["reply"] == "Pa"
+    assert (second["reply"], second["logprobs"]) == ("Pa", [])
     assert second["error"] == {
         "code": "stream_broken",
         "message": "It broke\noff.",

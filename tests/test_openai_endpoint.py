@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from slm_backends.chat import (
     Event,
     Finished,
     Image,
+    Logprob,
     Message,
     Prefill,
     Queued,
@@ -243,6 +245,19 @@ def test_everything_that_can_be_asked(server: Server) -> None:
     ]
 
 
+def test_log_probabilities_are_asked_of_who_gives_them(server: Server) -> None:
+    backend = server.backend(ours=True)
+    asked = ChatRequest((Message("user", "Hello"),), top_logprobs=5)
+    with pytest.raises(Unsupported, match="log-probabilities"):
+        collect(backend, asked)
+    assert server.asked == []
+    backend.capabilities = replace(backend.capabilities, logprobs=True)
+    for top in (5, 0, None):
+        collect(backend, replace(asked, top_logprobs=top))
+    sent = [{key: body[key] for key in body if "logprobs" in key} for body in server.asked]
+    assert sent == [{"logprobs": True, "top_logprobs": 5}, {"logprobs": True}, {}]
+
+
 def test_what_a_server_does_not_honour_is_not_even_sent(server: Server) -> None:
     backend = server.backend()
     backend.capabilities = Capabilities(frozenset({"max_tokens", "temperature", "top_p"}))
@@ -317,6 +332,70 @@ def test_not_a_number_is_no_timing(server: Server) -> None:
     broken = json.dumps(chunk("a", "stop", timings=TIMINGS | {"prompt_n": float("nan")}))
     server.answer = Stream(f"data: {broken}\n\n")
     assert collect(server.backend())[-1] == Finished("stop")
+
+
+def entry(token: str, logprob: float, **more: Any) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())} | more
+
+
+def with_logprobs(content: str | None, told: Any, reason: str | None = None) -> dict[str, Any]:
+    made = chunk(content, reason)
+    made["choices"][0]["logprobs"] = told
+    return made
+
+
+def test_log_probabilities(server: Server) -> None:
+    top = [entry("Hel", -0.1, id=5), entry("<|end|>", -2.5, bytes=None, id=9)]
+    server.answer = Stream(
+        with_logprobs("", None),
+        with_logprobs("Hel", {"content": [entry("Hel", -0.1, id=5, top_logprobs=top)]}),
+        with_logprobs("lo", {"content": [entry("l", -0.2), entry("o", -3, top_logprobs=[])]}),
+        with_logprobs(None, {"content": [entry("\ufffd", -1.5)], "refusal": None}),
+        chunk(None, "length"),
+    )
+    assert collect(server.backend())[2:-1] == [
+        Delta(
+            "Hel",
+            logprobs=(
+                Logprob("Hel", -0.1, 5, (Logprob("Hel", -0.1, 5), Logprob("<|end|>", -2.5, 9))),
+            ),
+        ),
+        Delta("lo", logprobs=(Logprob("l", -0.2), Logprob("o", -3.0))),
+        Delta("", logprobs=(Logprob("\ufffd", -1.5),)),
+    ]
+    reply = ask(server.backend())
+    assert reply.text == "Hello"
+    assert [token.token for token in reply.logprobs] == ["Hel", "l", "o", "\ufffd"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        5,
+        [],
+        {},
+        {"content": None},
+        {"content": 5},
+        {"content": {"a": 1}},
+        {"content": [5, None, "a", [], {}]},
+        {"content": [{"token": "a"}, {"logprob": 1.0}, {"token": 5, "logprob": 1.0}]},
+        {"content": [{"token": "a", "logprob": "1.0"}]},
+        {"tokens": ["a"], "token_logprobs": [-1.0]},  # as in OpenAI's older API
+    ],
+)
+def test_log_probabilities_that_are_none_are_left_alone(server: Server, told: Any) -> None:
+    server.answer = Stream(with_logprobs("a", told, "stop"))
+    assert collect(server.backend())[2:] == [Delta("a"), Finished("stop")]
+
+
+def test_alternatives_that_are_none_are_left_out(server: Server) -> None:
+    top = [5, entry("a", -1.0, id="7"), {"token": "b"}, entry("c", -2.0)]
+    server.answer = Stream(
+        with_logprobs("a", {"content": [entry("a", -1.0, top_logprobs=top)]}, "stop")
+    )
+    assert ask(server.backend()).logprobs == (
+        Logprob("a", -1.0, None, (Logprob("a", -1.0), Logprob("c", -2.0))),
+    )
 
 
 def test_cached_tokens(server: Server) -> None:

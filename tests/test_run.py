@@ -20,6 +20,7 @@ from slm_backends.chat import (
     Event,
     Finished,
     Loading,
+    Logprob,
     Prefill,
     Queued,
     Timings,
@@ -68,6 +69,18 @@ def counted(tokens: int, decode_ms: float) -> Timings:
 
 def play(*steps: Step) -> run.Reply:
     return start(Steps(*steps)).wait(PATIENCE)
+
+
+def test_log_probabilities_gather_in_order() -> None:
+    one, two, three = (Logprob(token, -1.0) for token in "abc")
+    played = Steps(
+        Delta("ab", None, (one, two)), Delta("", None, (three,)), Finished("length"), FOREVER
+    )
+    running = start(played)
+    until(lambda: running.reply.logprobs == (one, two, three))
+    running.cancel()
+    assert running.wait(PATIENCE).logprobs == (one, two, three)
+    assert play(Delta("a"), Finished("stop")).logprobs == ()
 
 
 def test_states_come_in_order() -> None:
@@ -125,6 +138,24 @@ def test_the_servers_own_numbers_win() -> None:
     assert reply.tokens_per_second == pytest.approx(4 / 0.4)
     assert reply.characters_per_second == pytest.approx(3 / 0.4)
     assert reply.about == About("Steps")
+
+
+def test_waiting_for_memory_is_told_and_counted_apart_from_the_load() -> None:
+    waiting = Queued(2, "waiting for memory, behind another")
+    going = start(Steps(waiting, FOREVER))
+    until(lambda: going.reply.queue_place == 2)
+    assert (going.reply.state, going.reply.queue_reason) == ("queued", waiting.reason)
+    going.cancel()
+    reply = play(
+        waiting, 0.1, waiting, Loading(0.5, "half"), 0.05, Queued(), 0.03, Prefill(),
+        Delta("a", counted(1, 0.0)), Finished("stop", timings=TIMINGS),
+    )  # fmt: skip
+    assert 0.1 <= reply.room_s < 0.14
+    assert 0.05 <= reply.load_s < 0.09
+    assert (reply.queue_s, reply.queue_reason) == (0.03, "")  # the server's own line
+    reply = play(waiting, 0.1, waiting, Queued(), Prefill(), Delta("a"), Finished("stop"))
+    assert reply.room_s >= 0.1  # it was loaded all the time, but another was before it
+    assert reply.load_s == 0
 
 
 def test_numbers_are_live_while_it_runs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -84,6 +85,31 @@ def test_a_streamed_answer_is_the_same_and_has_usage_only_when_asked(
     assert counted[-1].choices == []
 
 
+def test_log_probabilities_of_a_real_model(client: openai.OpenAI) -> None:
+    greedy = ask(client, logprobs=True, top_logprobs=5).choices[0]
+    told = greedy.logprobs.content
+    assert b"".join(bytes(token.bytes) for token in told).decode() == greedy.message.content
+    for token in told:
+        assert token.logprob <= 0
+        assert len(token.top_logprobs) == 5
+        assert (token.token, token.logprob) == (
+            token.top_logprobs[0].token,
+            token.top_logprobs[0].logprob,
+        )
+        chances = [math.exp(other.logprob) for other in token.top_logprobs]
+        assert chances == sorted(chances, reverse=True)
+        assert sum(chances) <= 1 + 1e-6
+    chunks = list(ask(client, logprobs=True, stream=True))
+    choices = [choice for chunk in chunks for choice in chunk.choices if choice.logprobs]
+    streamed = [token for choice in choices for token in choice.logprobs.content]
+    assert [token.token for token in streamed] == [token.token for token in told]
+    assert [token.logprob for token in streamed] == pytest.approx(
+        [token.logprob for token in told],
+        abs=0.1,  # this one read less of its prompt anew
+    )
+    assert not any(token.top_logprobs for token in streamed)
+
+
 def test_models_names_the_deployment(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [DEPLOYMENT]
 
@@ -95,7 +121,7 @@ def test_models_names_the_deployment(client: openai.OpenAI) -> None:
         ({"max_tokens": 0}, "max_tokens"),
         ({"n": 2}, "n"),
         ({"extra_body": {"mirostat": 1}}, "mirostat"),
-        ({"presence_penalty": 1}, "presence_penalty"),
+        ({"presence_penalty": 3}, "presence_penalty"),
         ({"messages": []}, "messages"),
         ({"stop": ["a"] * 9}, "stop"),
     ],
@@ -165,6 +191,15 @@ def test_a_full_queue_answers_429_and_empties_when_the_callers_go(server: Servin
             break
         time.sleep(0.1)
     assert health == {"status": "ok", "active": 0, "waiting": 0}
+
+
+def test_every_runtime_is_served(anywhere: str) -> None:
+    with (
+        serve(anywhere, key=KEY) as serving,
+        openai.OpenAI(base_url=serving.url, api_key=KEY, max_retries=0) as client,
+    ):
+        serving.wait_ready()
+        assert "Paris" in ask(client, model=anywhere, max_tokens=8).choices[0].message.content
 
 
 # --- plain HTTP -----------------------------------------------------------------------------------

@@ -74,35 +74,26 @@ def test_what_is_not_known_does_not_compete() -> None:
 def test_the_line_of_a_running_reply() -> None:
     assert numbers.live(Reply(total_s=0.25)) == "waiting · 0.2 s"
     assert numbers.live(Reply(state="prefill", total_s=1.5)) == "reading the prompt · 1.5 s"
+    waiting = Reply(queue_place=2, queue_reason="waiting for memory, behind a@onnx", total_s=4.0)
+    expected = "waiting for memory, behind a@onnx · place 2 in line · 4 s"
+    assert numbers.live(waiting) == expected
     loading = Reply(state="loading", load_step="starting a process", total_s=3.2)
     assert numbers.live(loading) == "loading the model: starting a process · 3 s"
     running = replace(DONE, state="decoding", finish_reason="")
     assert numbers.live(running) == "201 tokens · 100.0 tok/s · first token 80 ms · 2.5 s"
 
 
-def deployment(model: str, runtime: str, artefact: str) -> Deployment:
-    return Deployment(f"{model}@{runtime}", Model(model, model), runtime, artefact)
+def test_a_reply_that_waited_for_memory_says_so() -> None:
+    assert "memory" not in numbers.final(DONE, [])
+    assert "waited 12.3 s for memory" in numbers.final(replace(DONE, room_s=12.3), [])
 
 
-ONNX = deployment("small", "onnx", "int4 ONNX")
-GGUF = deployment("small", "openvino", "Q4_1 GGUF")
-SAME = deployment("small", "ollama", "Q4_1 GGUF")
-OTHER = deployment("large", "onnx", "int4 ONNX")
-
-
-def test_kinship_says_what_is_compared() -> None:
-    assert numbers.kinship([]) == ""
-    assert numbers.kinship([ONNX]) == ""
-    assert numbers.kinship([ONNX, ONNX]) == ""
-    assert numbers.kinship([GGUF, SAME]) == "The same artefact on different runtimes."
-    assert numbers.kinship([ONNX, GGUF, SAME]) == (
-        "The same model, different artefacts: int4 ONNX · Q4_1 GGUF"
-    )
-    assert numbers.kinship([ONNX, OTHER]) == "Different models."
-    assert numbers.kinship([ONNX, GGUF, OTHER]) == "Different models."
-
-
-def test_artefacts_that_are_not_known_are_not_called_the_same() -> None:
-    unknown = [deployment("small", runtime, "") for runtime in ("ollama", "openai")]
-    for compared in (unknown, [GGUF, unknown[0]]):
-        assert "not known" in numbers.kinship(compared)
+def test_a_conversation_past_what_is_known_to_be_right_is_warned_of() -> None:
+    short = Deployment("m@x", Model("m", "M"), "x", sound_to=250, sound_note="It forgets.")
+    used = replace(DONE, prompt_tokens=50)
+    assert (used.prompt_tokens or 0) + (used.completion_tokens or 0) == 251
+    assert numbers.past_sound(used, short) == "Past 250 tokens: It forgets."
+    assert numbers.past_sound(used, replace(short, sound_to=251)) == ""
+    assert numbers.past_sound(used, replace(short, sound_to=0)) == ""  # right to the end
+    assert numbers.past_sound(replace(used, completion_tokens=None), short) == ""
+    assert numbers.past_sound(used, None) == ""

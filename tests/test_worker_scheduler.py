@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import pytest
 from asking import PATIENCE, until
-from scripted_engine import EOS, ScriptedEngine
+from scripted_engine import EOS, ScriptedEngine, scripted
 
 from slm_backends import catalog, store
 from slm_backends.chat import Sampling
 from slm_backends.errors import Busy, SLMError
 from slm_backends.worker import scheduler as module
+from slm_backends.worker.engines import Token
 from slm_backends.worker.scheduler import Ended, Job, Scheduler, Started, Text, Update
 from slm_backends.worker.text import ChatText
 
@@ -44,6 +45,12 @@ class Heard:
         return "".join(update.text for update in self.updates if isinstance(update, Text))
 
     @property
+    def told(self) -> list[Token]:
+        """The tokens that came with the text."""
+        texts = [update for update in self.updates if isinstance(update, Text)]
+        return [token for update in texts for token in update.tokens]
+
+    @property
     def last(self) -> Ended:
         assert self.ended.wait(PATIENCE), self.updates
         last = self.updates[-1]
@@ -59,10 +66,16 @@ class Desk:
         self.engine = engine
         self.scheduler = Scheduler(engine)
 
-    def submit(self, notify: Callable[[Update], None] | None = None, **sampling: object) -> Heard:
+    def submit(
+        self,
+        notify: Callable[[Update], None] | None = None,
+        top_logprobs: int | None = None,
+        **sampling: object,
+    ) -> Heard:
         updates: list[Update] = []
         asked = Sampling(**{"max_tokens": 100} | sampling)  # type: ignore[arg-type]
-        job = Job([5, 6, 7], asked, self.text.reply(asked.stop), notify or (lambda update: None))
+        reply = self.text.reply(asked.stop)
+        job = Job([5, 6, 7], asked, reply, notify or (lambda update: None), top_logprobs)
         heard = Heard(job, updates)
 
         def listen(update: Update) -> None:
@@ -74,6 +87,10 @@ class Desk:
             job.notify = listen
         self.scheduler.submit(job)
         return heard
+
+    def spelled(self, tokens: list[Token]) -> str:
+        pieces = [self.text.vocabulary.piece(token.id).bytes or b"" for token in tokens]
+        return b"".join(pieces).decode()
 
 
 @contextmanager
@@ -111,6 +128,73 @@ def test_max_tokens_ends_a_reply(desk: Desk, limit: int) -> None:
     assert heard.last.timings is not None
     assert heard.last.timings.predicted_n == limit
     assert desk.text.tokens(heard.said) == desk.text.tokens(SENTENCE)[:limit]
+
+
+# --- log-probabilities ----------------------------------------------------------------------------
+
+
+def test_each_token_but_the_end_comes_with_the_text_it_adds(desk: Desk) -> None:
+    heard = desk.submit(top_logprobs=3)
+    assert heard.last.reason == "stop"
+    tokens = desk.text.tokens(SENTENCE)
+    assert heard.told == [scripted(token, 3) for token in tokens]
+    said = ""
+    for update in heard.updates:
+        if isinstance(update, Text):
+            said += update.text
+            assert said == desk.spelled(heard.told[: len(desk.text.tokens(said))])
+    assert said == SENTENCE
+
+
+def test_who_did_not_ask_gets_none(desk: Desk) -> None:
+    heard = desk.submit()
+    assert heard.last.reason == "stop"
+    assert heard.told == []
+    assert desk.engine.top == {heard.job.key: None}
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stop", "told"),
+    [
+        # what is held back is told with the text, when that is certain
+        (["one", " two", " three"], " two four", ["one", " two", " three"]),
+        # what the stop string swallows is not told
+        (["one", " ST", "OP", " two"], "STOP", ["one", " ST"]),
+        (["one", "ST", "OP", " two"], "STOP", ["one"]),
+        # a token of which only the beginning is text is told
+        (["one", " two", " three"], "wo th", ["one", " two"]),
+        # held back twice, and certain in between
+        (["ST", "S", "TOP"], "STOP", ["ST"]),
+        (["ST", "OP"], "STOP", []),
+    ],
+)
+def test_of_what_a_stop_string_holds_back_nothing_is_told(
+    desk: Desk, pieces: list[str], stop: str, told: list[str]
+) -> None:
+    ids = [desk.text.tokens(piece) for piece in pieces]
+    assert all(len(tokens) == 1 for tokens in ids), ids
+    desk.engine.script = lambda prompt: [token for (token,) in ids]
+    heard = desk.submit(top_logprobs=0, stop=(stop,))
+    assert heard.last.reason == "stop"
+    assert [desk.spelled([token]) for token in heard.told] == told
+    assert desk.spelled(heard.told).startswith(heard.said)
+
+
+def test_halves_of_a_character_come_with_it_or_at_the_end(desk: Desk) -> None:
+    halves = desk.text.tokens("👋")
+    assert len(halves) > 1
+    desk.engine.script = lambda prompt: halves
+    whole = desk.submit(top_logprobs=0)
+    assert whole.last.reason == "stop"
+    texts = [update for update in whole.updates if isinstance(update, Text)]
+    assert [(update.text, len(update.tokens)) for update in texts] == [("👋", len(halves))]
+    cut = desk.submit(top_logprobs=0, max_tokens=1)
+    assert cut.last.reason == "length"
+    assert cut.said == ""
+    assert [token.id for token in cut.told] == halves[:1]
+
+
+# --- ends -----------------------------------------------------------------------------------------
 
 
 def test_an_end_token_at_the_limit_is_an_end(desk: Desk) -> None:

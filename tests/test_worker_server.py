@@ -7,16 +7,19 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 from asking import until
-from scripted_engine import ScriptedEngine
+from scripted_engine import EOS, ScriptedEngine
 from serving import serving
 
 from slm_backends import catalog, store
+from slm_backends.chat import SAMPLING_FIELDS, Capabilities
 from slm_backends.errors import NotInstalled
 from slm_backends.worker import engines, scheduler, server
 from slm_backends.worker.server import Service, build
@@ -83,7 +86,7 @@ def unloaded(
     engine: ScriptedEngine, folder: Path, text: ChatText, monkeypatch: pytest.MonkeyPatch
 ) -> Service:
     monkeypatch.setattr(server, "ChatText", lambda folder: text)  # read once for all tests
-    monkeypatch.setattr(engines, "load", lambda runtime, folder, progress: engine)
+    monkeypatch.setattr(engines, "load", lambda *given, **how: engine)
     return Service(catalog.load().deployment("smollm2-135m-instruct@openvino"), folder)
 
 
@@ -205,6 +208,78 @@ def test_sampling_reaches_the_engine_and_an_open_end_gets_the_room_that_is_left(
     assert sampling.max_tokens == house.engine.context - prompt
 
 
+# --- log-probabilities -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def giving(house: House) -> House:
+    """A house whose runtime gives log-probabilities."""
+    house.service.capabilities = replace(house.service.capabilities, logprobs=True)
+    return house
+
+
+def test_a_runtime_without_log_probabilities_refuses_them_by_name(house: House) -> None:
+    for fields in ({"logprobs": True}, {"logprobs": True, "top_logprobs": 5, "stream": True}):
+        error = house.refusal(400, **fields)
+        assert (error["param"], error["code"]) == ("logprobs", "unsupported_parameter")
+    assert house.refusal(400, top_logprobs=5)["param"] == "top_logprobs"
+    assert house.post(logprobs=False).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_as_the_openai_package_reads_them(
+    giving: House, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(scheduler, "UPDATE_EVERY", 0.0)
+    address = str(giving.client.base_url).rstrip("/") + "/v1"
+    http = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=address, api_key=KEY, http_client=http) as client:
+        reply = client.chat.completions.create(
+            model="smollm2-135m-instruct",
+            messages=[{"role": "user", "content": "Hello"}],
+            logprobs=True,
+            top_logprobs=3,
+            max_tokens=100,
+            stream=stream,
+        )
+        told: list[Any] = []
+        said = ""
+        for part in reply if stream else [reply]:
+            (choice,) = part.choices
+            said += (choice.delta if stream else choice.message).content or ""
+            told += choice.logprobs.content if choice.logprobs else []
+            spelled = b"".join(bytes(token.bytes) for token in told)
+            assert spelled.decode("utf-8", "ignore") == said  # tokens come with their text
+    assert said == SENTENCE
+    ids = giving.service.text.tokens(SENTENCE)
+    assert [token.id for token in told] == ids  # and no end token
+    for token, expected in zip(told, ids, strict=True):
+        assert token.logprob == -expected / 1000
+        assert [other.id for other in token.top_logprobs] == [EOS, expected, expected + 1]
+        assert token.top_logprobs[0].token == "<|im_end|>"
+        assert token.top_logprobs[0].bytes is None
+        assert token.top_logprobs[1].token == token.token
+
+
+def test_log_probabilities_without_alternatives_and_up_to_a_stop_string(giving: House) -> None:
+    choice = giving.post(logprobs=True, stop="漢", max_tokens=100).json()["choices"][0]
+    told = choice["logprobs"]["content"]
+    assert choice["logprobs"]["refusal"] is None
+    assert [token["top_logprobs"] for token in told] == [[]] * len(told)
+    spelled = bytes(byte for token in told for byte in token["bytes"]).decode("utf-8", "ignore")
+    assert spelled == choice["message"]["content"] == SENTENCE[: SENTENCE.index("漢")]
+
+
+def test_who_asks_for_none_gets_none(giving: House) -> None:
+    assert "logprobs" not in giving.post().json()["choices"][0]
+    streamed = chunks(giving.post(stream=True))
+    assert not any("logprobs" in chunk["choices"][0] for chunk in streamed)
+    assert set(giving.engine.top.values()) == {None}
+
+
+# --- the model's names -------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("name", ["smollm2-135m-instruct", "smollm2-135m-instruct@openvino"])
 def test_the_model_may_be_named_short_or_long(house: House, name: str) -> None:
     assert house.post(model=name).status_code == 200
@@ -223,7 +298,7 @@ def test_400_names_the_field(house: House) -> None:
 def test_400_for_what_this_runtime_does_not_honour(
     unloaded: Service, engine: ScriptedEngine
 ) -> None:
-    unloaded.capabilities = type(unloaded.capabilities)(engines.sampling_fields("onnx"))
+    unloaded.capabilities = Capabilities(SAMPLING_FIELDS - {"presence_penalty"})
     unloaded.load()
     with (
         serving(build(unloaded)) as address,
@@ -351,7 +426,7 @@ def test_a_load_that_failed_says_so_each_time(
 ) -> None:
     missing = NotInstalled("No runtime here.", package="openvino-genai")
 
-    def load(*_: object) -> None:
+    def load(*_: object, **__: object) -> None:
         raise missing
 
     monkeypatch.setattr(engines, "load", load)

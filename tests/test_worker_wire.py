@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import base64
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_tokenizers
+from tokenizers import Tokenizer
 
-from slm_backends.chat import SAMPLING_FIELDS, Message, Sampling, Timings
+from slm_backends import catalog, store
+from slm_backends.chat import SAMPLING_FIELDS, ChatRequest, Message, Sampling, Timings
 from slm_backends.endpoints import openai as client
 from slm_backends.errors import BadRequest, Busy, ContextOverflow, Unsupported
 from slm_backends.worker import wire
+from slm_backends.worker.engines import Token
+from slm_backends.worker.text import ChatText
+from slm_backends.worker.vocabulary import Vocabulary
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -85,6 +93,17 @@ def test_text_in_parts_and_images() -> None:
     ]
 
 
+def test_log_probabilities_are_asked_as_in_openais_api() -> None:
+    assert read().request.top_logprobs is None
+    assert read(logprobs=False).request.top_logprobs is None
+    assert read(logprobs=True).request.top_logprobs == 0
+    assert read(logprobs=True, top_logprobs=20).request.top_logprobs == 20
+    for top in (None, 0, 7):
+        request = ChatRequest((Message("user", "Hello"),), top_logprobs=top)
+        sent = client.body(request, "m")
+        assert wire.read_request(sent).request.top_logprobs == top
+
+
 def test_what_means_nothing_may_be_sent() -> None:
     assert (
         read(n=1, logprobs=False, tools=[], logit_bias={}, user="me", metadata={"a": "b"}) == read()
@@ -96,7 +115,6 @@ def test_what_means_nothing_may_be_sent() -> None:
     ("fields", "name"),
     [
         ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
         ({"tools": [{}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"mirostat": 2}, "mirostat"),
@@ -124,6 +142,13 @@ def test_what_is_not_known_is_refused_by_name(fields: dict[str, Any], name: str)
         ({"stop": [5]}, "stop"),
         ({"stop": ["x"] * 5}, "stop"),
         ({"stream": "yes"}, "stream"),
+        ({"logprobs": 5}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": True}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": "5"}, "top_logprobs"),
+        ({"top_logprobs": 5}, "top_logprobs"),
+        ({"top_logprobs": 0, "logprobs": False}, "top_logprobs"),
         ({"stream_options": []}, "stream_options"),
         ({"stream_options": {"include_usage": 1}}, "include_usage"),
         ({"model": 5}, "model"),
@@ -195,6 +220,49 @@ def test_numbers_are_written_in_llama_servers_words() -> None:
         "prompt_tokens_details": {"cached_tokens": 12},
     }
     assert "prompt_tokens_details" not in wire.write_usage(Timings(1, 1.0, 1, 0.0))
+
+
+def test_log_probabilities_are_written_in_openais_shape(embedded: tuple[str, ...]) -> None:
+    vocabulary = ChatText(store.folder(catalog.load().deployment(embedded[0]))).vocabulary
+    writer = wire.Logprobs(vocabulary)
+    hello, world, end = 19_556, 905, 2
+    assert writer.write([Token(hello, -0.5, ((hello, -0.5), (end, -1.5)))]) == {
+        "content": [
+            {
+                "id": hello,
+                "token": "Hello",
+                "bytes": [72, 101, 108, 108, 111],
+                "logprob": -0.5,
+                "top_logprobs": [
+                    {
+                        "id": hello,
+                        "token": "Hello",
+                        "bytes": [72, 101, 108, 108, 111],
+                        "logprob": -0.5,
+                    },
+                    {"id": end, "token": "<|im_end|>", "bytes": None, "logprob": -1.5},
+                ],
+            }
+        ],
+        "refusal": None,
+    }
+    never = writer.write([Token(world, float("-inf"))])["content"][0]
+    assert (never["token"], never["top_logprobs"]) == (" world", [])
+    assert never["logprob"] == -9999.0  # as in OpenAI's API
+
+
+def test_only_a_reply_begins_without_its_space(tmp_path: Path) -> None:
+    """Phi-3's tokenizer has a space before every word, and drops the first."""
+    tokenizer = tiny_tokenizers.files("phi-3.5", tmp_path) / "tokenizer.json"
+    word = tiny_tokenizers.ids(tmp_path)["▁hello"]
+    byte = tiny_tokenizers.ids(tmp_path)["<0xC3>"]
+    decoder = json.loads(tokenizer.read_text())["decoder"]
+    writer = wire.Logprobs(Vocabulary(Tokenizer.from_file(str(tokenizer)), decoder))
+    first = writer.write([Token(word, -1.0, ((word, -1.0),))])["content"]
+    later = writer.write([Token(byte, -1.0), Token(word, -1.0, ((word, -1.0),))])["content"]
+    assert [entry["token"] for entry in (*first, *later)] == ["hello", "\ufffd", " hello"]
+    assert first[0]["top_logprobs"][0]["token"] == "hello"
+    assert later[1]["top_logprobs"][0]["bytes"] == list(b" hello")
 
 
 def test_errors_are_written_in_openais_shape() -> None:

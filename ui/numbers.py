@@ -20,6 +20,9 @@ def live(reply: Reply) -> str:
     """The line while a reply runs."""
     if reply.state == "loading":
         return f"loading the model: {reply.load_step} · {reply.total_s:.0f} s"
+    if reply.state == "queued" and reply.queue_reason:
+        place = f" · place {reply.queue_place} in line" if reply.queue_place else ""
+        return f"{reply.queue_reason}{place} · {reply.total_s:.0f} s"
     if reply.state in _STATES:
         return f"{_STATES[reply.state]} · {reply.total_s:.1f} s"
     return numbers(reply)
@@ -40,6 +43,8 @@ def final(reply: Reply, row: Sequence[Reply]) -> str:
     if (wait := reply.first_token_s) is not None:
         waits = [other.first_token_s for other in done]
         parts.append(_marked(wait, waits, min, lambda value: f"first token {seconds(value)}"))
+    if reply.room_s >= 0.1:
+        parts.append(f"waited {seconds(reply.room_s)} for memory")
     parts.append(seconds(reply.total_s))
     if reply.finish_reason:
         parts.append(reply.finish_reason)
@@ -67,6 +72,7 @@ def details(reply: Reply) -> None:
         "Cached tokens": _count(reply.cached_tokens),
         "Characters/s": "–" if speed is None else f"{speed:.0f}",
         "Queue": seconds(reply.queue_s),
+        "Waiting for memory": seconds(reply.room_s),
         "Load": seconds(reply.load_s),
         "Runtime": " ".join(filter(None, (reply.about.version, reply.about.device))) or "–",
         "Artefact": reply.about.artefact or "–",
@@ -75,18 +81,12 @@ def details(reply: Reply) -> None:
     st.table(rows, border="horizontal")
 
 
-def kinship(deployments: Sequence[Deployment]) -> str:
-    """What a comparison of these compares: one artefact, one model, or several."""
-    if len({item.id for item in deployments}) < 2:
+def past_sound(reply: Reply, deployment: Deployment | None) -> str:
+    """A warning where a conversation is longer than its runtime computes rightly, or empty."""
+    used = (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
+    if deployment is None or not 0 < deployment.sound_to < used:
         return ""
-    if len({item.model.id for item in deployments}) > 1:
-        return "Different models."
-    artefacts = dict.fromkeys(item.artefact for item in deployments)
-    if "" in artefacts:
-        return "The same model; whether it is the same artefact is not known."
-    if len(artefacts) > 1:
-        return "The same model, different artefacts: " + " · ".join(artefacts)
-    return "The same artefact on different runtimes."
+    return f"Past {deployment.sound_to:,} tokens: {deployment.sound_note}"
 
 
 def _count(value: int | None) -> str:

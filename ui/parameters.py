@@ -52,6 +52,19 @@ def panel(suffix: str, panes: Iterable[Pane]) -> None:
         on_change="ignore",
         persist_state="session",
     )
+    st.toggle(
+        "Log-probabilities",
+        key=f"logprobs{suffix}",
+        help="How sure a model was of its tokens, where its runtime says so: the details of a "
+        "reply then compare that too. It costs a little speed.",
+        on_change="ignore",
+        persist_state="session",
+    )
+
+
+def logprobs(suffix: str) -> bool:
+    """Whether log-probabilities are wanted of who gives them."""
+    return bool(st.session_state.get(f"logprobs{suffix}"))
 
 
 def system(suffix: str) -> str:
@@ -131,5 +144,5 @@ def _not_honoured(name: str, honoured: list[tuple[str, frozenset[str]]]) -> str:
     return ", ".join(sorted({runtime for runtime, fields in honoured if name not in fields}))
 
 
-_NAMES = ("system", *PARAMETERS, "stop")
+_NAMES = ("system", *PARAMETERS, "stop", "logprobs")
 assert {*PARAMETERS, "stop"} == SAMPLING_FIELDS, "every field needs its widget"

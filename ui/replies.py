@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from slm_backends import background
+from slm_backends import background, catalog
 from slm_backends.errors import ContextOverflow
 from slm_backends.run import Reply
-from ui import numbers
+from ui import compare, numbers
 from ui.clipboard import copy_button
 from ui.markdown import Pieces, safe
 from ui.panes import Pane, Turn
@@ -132,6 +132,9 @@ def draw_turn(
                 stopped = reply.state == "stopped"
                 st.caption("Stopped before the first word." if stopped else "An empty reply.")
             st.caption(numbers.final(reply, row(turn.id)))
+            known = catalog.load().deployments.get(turn.deployment)
+            if warning := numbers.past_sound(reply, known):
+                st.caption(f":orange[:material/warning: {warning}]")
         with st.container(
             horizontal=True, vertical_alignment="center", gap="small", key=f"actions_{key}"
         ):
@@ -154,6 +157,7 @@ def draw_turn(
                 copy_button(turn.reply.text, key=f"copy_{key}")
                 with st.popover("Details", type="tertiary", key=f"details_{key}"):
                     numbers.details(turn.reply)
+                    compare.draw_beside_first(turn)
     return live
 
 

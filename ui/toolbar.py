@@ -7,7 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from slm_backends import catalog, export
-from ui import numbers, parameters
+from ui import compare, parameters
 from ui.markdown import safe
 from ui.panes import MAX_PANES, Pane
 
@@ -58,7 +58,7 @@ def toolbar(panes: list[Pane], add: Callable[[], None], clear: Callable[[], None
         )
     known = catalog.load().deployments
     shown = [known[pane.deployment] for pane in panes if pane.deployment in known]
-    st.caption(numbers.kinship(shown))
+    st.caption(compare.kinship(shown))
     return str(view)
 
 

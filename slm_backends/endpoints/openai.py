@@ -21,6 +21,7 @@ from slm_backends.chat import (
     Delta,
     Event,
     Finished,
+    Logprob,
     Message,
     Prefill,
     Queued,
@@ -181,6 +182,10 @@ def body(
     }
     for name, value in wanted(request.sampling, explicit).items():
         (arguments if name in _NATIVE else extra)[name] = value
+    if request.top_logprobs is not None:
+        arguments["logprobs"] = True
+        if request.top_logprobs:
+            arguments["top_logprobs"] = request.top_logprobs
     if extra:
         arguments["extra_body"] = extra
     return arguments
@@ -225,8 +230,10 @@ async def _events(chunks: Any) -> AsyncGenerator[Event, None]:
             if not started:
                 started = True
                 yield Prefill()
-            if choice.delta and choice.delta.content:
-                yield Delta(choice.delta.content, live)
+            text = (choice.delta and choice.delta.content) or ""
+            logprobs = _logprobs(choice.logprobs) if choice.logprobs else ()
+            if text or logprobs:
+                yield Delta(text, live, logprobs)
             reason = choice.finish_reason or reason
         timings = live or timings
     if chunk is None:
@@ -261,6 +268,25 @@ def _timings(sent: Any) -> Timings | None:
         )
     except KeyError:
         return None
+
+
+def _logprobs(sent: Any) -> tuple[Logprob, ...]:
+    """The tokens in the `logprobs` of a choice; what is not as in OpenAI's API is left out."""
+    return _tokens(getattr(sent, "content", None), with_top=True)
+
+
+def _tokens(sent: Any, *, with_top: bool = False) -> tuple[Logprob, ...]:
+    return tuple(
+        Logprob(
+            item.token,
+            float(item.logprob),
+            _count(getattr(item, "id", None)),
+            _tokens(getattr(item, "top_logprobs", None)) if with_top else (),
+        )
+        for item in (sent if isinstance(sent, list) else ())
+        if isinstance(getattr(item, "token", None), str)
+        and _is_number(getattr(item, "logprob", None))
+    )
 
 
 def _is_number(value: Any) -> bool:

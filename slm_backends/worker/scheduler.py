@@ -32,10 +32,12 @@ class Started:
 
 @dataclass(frozen=True)
 class Text:
-    """More text, with the timings so far."""
+    """More text, with the timings so far and, where they were asked for, the tokens with their
+    log-probabilities whose text began since the last update."""
 
     text: str
     timings: Timings
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,38 @@ class Ended:
 
 
 Update = Started | Text | Ended
+
+
+class Told:
+    """Which tokens may be told: those of whose text some is certain.
+
+    A token of a text that is held back for a stop string waits with it, and never shows if the
+    string comes. One without text of its own, half a character for example, goes with the next.
+    """
+
+    def __init__(self) -> None:
+        self.unsent: list[Token] = []
+        self._waiting: deque[tuple[int, Token]] = deque()  # with the characters before each
+        self._certain = 0  # characters of the reply
+        self._all = 0  # and with those that are held back
+
+    def grow(self, token: Token, certain: str, held: int) -> None:
+        """The reply has one token more, `certain` more text and now holds so much back."""
+        self._waiting.append((self._all, token))
+        self._certain += len(certain)
+        self._all = self._certain + held
+        while self._waiting and self._waiting[0][0] < self._certain:
+            self.unsent.append(self._waiting.popleft()[1])
+
+    def end(self) -> None:
+        """The reply ended by itself: nothing is held back any more."""
+        self.unsent += [token for _, token in self._waiting]
+        self._waiting.clear()
+
+    def take(self) -> tuple[Token, ...]:
+        """Those since the last call."""
+        taken, self.unsent = tuple(self.unsent), []
+        return taken
 
 
 @dataclass(eq=False)
@@ -68,6 +102,15 @@ class Job:
     cached: int | None = None
     unsent: str = ""
     sent: float = 0.0
+    told: Told | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.told = None if self.top_logprobs is None else Told()
+
+    @property
+    def news(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self.unsent or (self.told and self.told.unsent))
 
     def timings(self) -> Timings:
         now = time.perf_counter()
@@ -189,7 +232,10 @@ class Scheduler:
             if token.id in self._engine.eos:
                 reason = "stop"
             else:
-                job.unsent += job.reply.feed(token.id)
+                certain = job.reply.feed(token.id)
+                job.unsent += certain
+                if job.told:
+                    job.told.grow(token, certain, job.reply.held)
                 if job.reply.stopped:
                     reason = "stop"
                 elif job.tokens >= job.sampling.max_tokens:
@@ -198,9 +244,11 @@ class Scheduler:
                 break
         if reason:
             job.unsent += job.reply.end()
+            if job.told and not job.reply.stopped:
+                job.told.end()
         now = time.perf_counter()
-        if job.unsent and (reason or now - job.sent >= UPDATE_EVERY):
-            job.notify(Text(job.unsent, job.timings()))
+        if job.news and (reason or now - job.sent >= UPDATE_EVERY):
+            job.notify(Text(job.unsent, job.timings(), job.told.take() if job.told else ()))
             if not job.sent:
                 time.sleep(LET_GO)
             job.unsent, job.sent = "", now

@@ -36,6 +36,7 @@ from slm_backends.errors import (
     Unavailable,
 )
 from slm_backends.worker import engines, wire
+from slm_backends.worker.engines import Token
 from slm_backends.worker.scheduler import Ended, Job, Scheduler, Started, Text, Update
 from slm_backends.worker.text import ChatText
 
@@ -49,14 +50,21 @@ class BodyTooLarge(SLMError):
 
 
 class Service:
-    """One deployment being served: not loaded, loading, ready, or failed."""
+    """One deployment being served: not loaded, loading, ready, or failed.
 
-    def __init__(self, deployment: Deployment, folder: Path) -> None:
+    `context` is what the engine shall hold at most, in tokens; None: all that the model can.
+    """
+
+    def __init__(self, deployment: Deployment, folder: Path, context: int | None = None) -> None:
         self.deployment = deployment
-        self.capabilities = Capabilities(engines.sampling_fields(deployment.runtime))
+        self.capabilities = Capabilities(
+            engines.sampling_fields(deployment.runtime),
+            logprobs=engines.gives_logprobs(deployment.runtime),
+        )
         self.about = About()
         self.fraction, self.step = 0.0, "starting"
         self._folder = folder
+        self._context = context
         self._text: ChatText | None = None
         self._scheduler: Scheduler | None = None
         self._failed: SLMError | None = None
@@ -71,7 +79,13 @@ class Service:
         try:
             progress(0.05, "reading the tokenizer")
             text = ChatText(self._folder)
-            engine = engines.load(self.deployment.runtime, self._folder, progress)
+            engine = engines.load(
+                self.deployment.runtime,
+                self._folder,
+                progress,
+                device=self.deployment.device,
+                context=self._context,
+            )
         except Exception as error:
             self._failed = (
                 error
@@ -118,7 +132,7 @@ class Service:
         prompt = text.prompt(asked.request.messages)
         request = self._fitted(asked, len(prompt))
         sampling = request.sampling
-        job = Job(prompt, sampling, text.reply(sampling.stop), notify)
+        job = Job(prompt, sampling, text.reply(sampling.stop), notify, request.top_logprobs)
         scheduler.submit(job)
         return job
 
@@ -213,6 +227,7 @@ class _Reply(Response):
         self._created = int(time.time())
         self._updates: asyncio.Queue[Update] = asyncio.Queue()
         self._job: Job | None = None
+        self._logprobs: wire.Logprobs | None = None
 
     async def submit(self) -> None:
         """Put the request in line, or raise what is wrong with it; `whole` or a call must follow.
@@ -225,22 +240,28 @@ class _Reply(Response):
             loop.call_soon_threadsafe(self._updates.put_nowait, update)
 
         self._job = await asyncio.to_thread(self._service.submit, self._asked, notify)
+        if self._job.top_logprobs is not None:
+            self._logprobs = wire.Logprobs(self._service.text.vocabulary)
 
     async def whole(self) -> Response:
         text = ""
+        tokens: list[Token] = []
         async with aclosing(self._until_ended()) as updates:
             async for update in updates:
                 if isinstance(update, Text):
                     text += update.text
+                    tokens += update.tokens
                 elif isinstance(update, Ended):
-                    return self._completion(text, update)
+                    return self._completion(text, tokens, update)
         return Response(status_code=HUNG_UP)
 
-    def _completion(self, text: str, ended: Ended) -> Response:
+    def _completion(self, text: str, tokens: list[Token], ended: Ended) -> Response:
         if ended.error is not None or ended.timings is None:
             raise ended.error or SLMError("The reply ended without a reason.")
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": ended.reason}
+        if self._logprobs is not None:
+            choice["logprobs"] = self._logprobs.write(tokens)
         return JSONResponse(
             self._object("chat.completion")
             | {
@@ -275,6 +296,8 @@ class _Reply(Response):
             return [self._chunk({"role": "assistant", "content": ""})]
         if isinstance(update, Text):
             chunk = self._chunk({"content": update.text})
+            if self._logprobs is not None:
+                chunk["choices"][0]["logprobs"] = self._logprobs.write(update.tokens)
             if self._asked.timings_per_token:
                 chunk["timings"] = wire.write_timings(update.timings)
             return [chunk]

@@ -9,22 +9,25 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from slm_backends.chat import PARAMETERS, ChatRequest, Image, Message, Sampling, Timings
 from slm_backends.errors import BadRequest, SLMError, Unsupported
+from slm_backends.worker.engines import Token
+from slm_backends.worker.vocabulary import Vocabulary
 
 # Accepted because they change nothing about the reply, whatever they say.
 _WITHOUT_EFFECT = frozenset({"user", "metadata", "store", "safety_identifier"})
 # Accepted only with the value that asks for nothing.
 _ONLY_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
-    "logprobs": (False,),
     "tools": ([],),
     "logit_bias": ({},),
     "response_format": ({"type": "text"},),
 }
+LEAST_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no word for minus infinity
 _DATA_URL = re.compile(r"data:(image/[a-z]+);base64,(.*)", re.DOTALL)
 
 
@@ -76,6 +79,7 @@ def read_request(body: Any) -> Asked:
         raise BadRequest("model must be a string.", field="model")
     stream = _flag(body, "stream")
     timings_per_token = _flag(body, "timings_per_token")
+    top_logprobs = _top_logprobs(body)
     for name, value in body.items():
         if name in _ONLY_NEUTRAL:
             if value not in _ONLY_NEUTRAL[name]:
@@ -83,7 +87,9 @@ def read_request(body: Any) -> Asked:
         elif name not in _WITHOUT_EFFECT:
             raise Unsupported(f"There is no parameter called {name} here.", field=name)
     return Asked(
-        request=ChatRequest(tuple(_message(message) for message in messages), Sampling(**sampling)),
+        request=ChatRequest(
+            tuple(_message(message) for message in messages), Sampling(**sampling), top_logprobs
+        ),
         model=model,
         open_ended="max_tokens" not in sampling,
         stream=stream,
@@ -97,6 +103,16 @@ def _flag(body: dict[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise BadRequest(f"{name} must be true or false.", field=name)
     return value
+
+
+def _top_logprobs(body: dict[str, Any]) -> int | None:
+    """How many alternatives each token shall have, or None where no log-probability is asked."""
+    if _flag(body, "logprobs"):
+        top: int = body.pop("top_logprobs", 0)
+        return top
+    if "top_logprobs" in body:
+        raise BadRequest("top_logprobs needs logprobs to be true.", field="top_logprobs")
+    return None
 
 
 def _message(message: Any) -> Message:
@@ -156,6 +172,38 @@ def write_timings(timings: Timings) -> dict[str, Any]:
         "predicted_ms": timings.predicted_ms,
         "predicted_per_second": timings.tokens_per_second,
     }
+
+
+class Logprobs:
+    """Writes the log-probabilities of one reply as OpenAI does, with llama-server's `id` for each.
+
+    The end token is no part of a reply and is left out. Joined, the `bytes` are the reply's; the
+    `token` of half a character has a replacement character there.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._first = True
+
+    def write(self, tokens: Iterable[Token]) -> dict[str, Any]:
+        """The `logprobs` of a choice, for the next tokens of the reply."""
+        return {"content": [self._entry(token) for token in tokens], "refusal": None}
+
+    def _entry(self, token: Token) -> dict[str, Any]:
+        assert token.logprob is not None, "the engine was not asked for log-probabilities"
+        entry = self._described(token.id, token.logprob)
+        entry["top_logprobs"] = [self._described(*other) for other in token.top]
+        self._first = self._first and entry["bytes"] is None
+        return entry
+
+    def _described(self, token: int, logprob: float) -> dict[str, Any]:
+        piece = self._vocabulary.piece(token, first=self._first)
+        return {
+            "id": token,
+            "token": piece.text,
+            "bytes": None if piece.bytes is None else list(piece.bytes),
+            "logprob": max(logprob, LEAST_LOGPROB),
+        }
 
 
 def write_usage(timings: Timings) -> dict[str, Any]:
