@@ -266,7 +266,7 @@ def test_a_parameter_changed_while_streaming_stops_nothing(app: App, new_page: N
     assert line(page, 0).endswith("stop")
     page.keyboard.press("Escape")
     page.get_by_text("Code", exact=True).click()  # a rerun: the values are still there
-    page.get_by_text("Chat", exact=True).click()
+    page.get_by_role("radio", name="Chat").click()
     open_gear(page)
     assert box(page, "Temperature").input_value() == "0.90"
     assert box(page, "System prompt").input_value() == "Be brief."

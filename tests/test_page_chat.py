@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from slm_backends import export
+from slm_backends import catalog, export
+from slm_backends.catalog import Deployment
 from ui.panes import DEFAULT, Pane
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +48,10 @@ def press(page: AppTest, label: str, number: int = 0) -> AppTest:
 def panes(page: AppTest) -> list[Pane]:
     found: list[Pane] = page.session_state["panes"]
     return found
+
+
+def known() -> list[Deployment]:
+    return list(catalog.load().deployments.values())
 
 
 def deployments(page: AppTest) -> list[str]:
@@ -117,6 +122,21 @@ def test_a_link_that_names_nothing_known_opens_the_default() -> None:
 
 def test_a_link_opens_four_panes_at_most() -> None:
     assert deployments(open_page(*[PLAIN] * 6)) == [PLAIN] * 4
+
+
+@pytest.mark.parametrize(
+    ("open_panes", "added", "then"),
+    [
+        ([PLAIN], ECHO, [PLAIN, ECHO]),
+        ([PLAIN, ECHO], ECHO, [PLAIN, ECHO]),
+        ([PLAIN] * 4, ECHO, [PLAIN, PLAIN, PLAIN, ECHO]),
+        ([PLAIN], "nobody@nowhere", [PLAIN]),
+    ],
+)
+def test_a_link_can_add_a_pane(open_panes: list[str], added: str, then: list[str]) -> None:
+    page = open_page(*open_panes, add=added)
+    assert deployments(page) == then
+    assert "add" not in page.query_params
 
 
 @pytest.mark.parametrize(
@@ -252,15 +272,15 @@ def test_a_reply_that_failed_is_not_sent_again_as_history() -> None:
 
 
 def test_an_unsupported_parameter_is_named_in_that_pane_only() -> None:
-    page = ask(open_page(DEFAULT[0], PLAIN, presence_penalty="0.5"))
+    page = ask(open_page("phi-3.5-mini-instruct@ollama", PLAIN, top_k="5"))
     error = panes(page)[0].turns[0].reply.error
     assert error is not None
     assert error.code == "unsupported_parameter"
-    assert "presence_penalty" in page.text[0].value
-    assert "presence_penalty back" in page.text[1].value
+    assert "top_k" in page.text[0].value
+    assert "top_k back" in page.text[1].value
     assert len(page.text) == 2
     assert texts(page)[1] == [FOX + " dog"]
-    assert "Not honoured by ONNX" in page.number_input(key="presence_penalty").help
+    assert "Not honoured by Ollama" in page.number_input(key="top_k").help
 
 
 def test_context_overflow_offers_to_drop_the_oldest_turns() -> None:
@@ -365,9 +385,10 @@ def test_the_picker_changes_a_pane_and_the_link() -> None:
     page = open_page(PLAIN, ECHO)
     number = panes(page)[1].number
     buttons = [b for b in page.button if b.key.startswith(f"pick_{number}_")]
-    assert [button.label for button in buttons] == ["ONNX Runtime GenAI", "OpenVINO GenAI"]
+    places = [item.place for item in known() if item.model.id == "smollm2-135m-instruct"]
+    assert [button.label for button in buttons] == places
     page.selectbox(key=f"model_{number}").set_value("phi-3-mini-4k-instruct").run()
-    press(page, "Ollama")
+    press(page, "Ollama", 1)
     assert deployments(page) == [PLAIN, "phi-3-mini-4k-instruct@ollama"]
     assert page.query_params["pane"] == deployments(page)
 
@@ -377,12 +398,18 @@ def test_what_cannot_run_is_greyed_out_with_its_reason(
 ) -> None:
     monkeypatch.setenv("SLM_HOME", str(tmp_path))
     page = open_page(PLAIN)
-    buttons = [button for button in page.button if button.key.startswith("pick_")]
-    assert len(buttons) == 2
-    assert all(button.disabled for button in buttons)
+    local = {item.id for item in known() if item.local}
+    buttons = {
+        button.key.split("_", 2)[2]: button
+        for button in page.button
+        if button.key.startswith("pick_")
+    }
+    assert local & buttons.keys()
+    assert all(buttons[found].disabled for found in local & buttons.keys())
     reasons = [caption.value for caption in page.caption if "not on this computer" in caption.value]
-    assert len(reasons) == 2
     assert f"slm_backends fetch {DEFAULT[0]}" in reasons[0]
+    press(page, "Pane")
+    assert deployments(page) == [PLAIN, PLAIN]  # none that could not answer
 
 
 # --- parameters of each pane ----------------------------------------------------------------------

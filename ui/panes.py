@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import streamlit as st
 
 from slm_backends import run, selector
-from slm_backends.chat import ChatRequest, Message, Sampling
+from slm_backends.chat import MAX_TOP_LOGPROBS, ChatRequest, Message, Sampling
 from slm_backends.errors import ContextOverflow, SLMError
 from slm_backends.export import Exchange
 from slm_backends.run import Reply, Run
@@ -85,12 +85,20 @@ class Pane:
                 messages += [Message("user", turn.prompt), Message("assistant", turn.reply.text)]
         return (*messages, Message("user", prompt))
 
-    def ask(self, prompt: str, system: str, sampling: Sampling, turn_id: str) -> None:
-        """Start a Run. A refusal becomes the turn's error, for this pane alone."""
+    def ask(
+        self, prompt: str, system: str, sampling: Sampling, turn_id: str, logprobs: bool = False
+    ) -> None:
+        """Start a Run. A refusal becomes the turn's error, for this pane alone.
+
+        With `logprobs`, log-probabilities are asked for where the deployment gives them.
+        """
         turn = Turn(turn_id, prompt, system, sampling, self.deployment)
         try:
             turn.request = ChatRequest(self.conversation(prompt, system), sampling)
-            turn.run = run.start(selector.backend(self.deployment), turn.request)
+            backend = selector.backend(self.deployment)
+            if logprobs and backend.capabilities.logprobs:
+                turn.request = replace(turn.request, top_logprobs=MAX_TOP_LOGPROBS)
+            turn.run = run.start(backend, turn.request)
         except SLMError as error:
             turn.refused = error
         self.turns.append(turn)
@@ -143,7 +151,18 @@ def all_panes() -> list[Pane]:
             Pane(deployment) for deployment in DEFAULT
         ]
     panes: list[Pane] = st.session_state.panes
+    for deployment_id in _known([st.query_params.pop("add", "")]):
+        _show(panes, deployment_id)
     return panes
+
+
+def _show(panes: list[Pane], deployment_id: str) -> None:
+    """Have a pane with that deployment: one more, or the last one where there is no room."""
+    if any(pane.deployment == deployment_id for pane in panes):
+        return
+    if len(panes) == MAX_PANES:
+        panes.pop().cancel()
+    panes.append(Pane(deployment_id))
 
 
 def remember_link(panes: list[Pane]) -> None:
@@ -161,7 +180,7 @@ def new_turn_id() -> str:
 def _known(asked: list[str]) -> list[str]:
     """Ids from a link that exist; a link is somebody's input, so the rest is only mentioned."""
     known = []
-    for deployment_id in asked[:MAX_PANES]:
+    for deployment_id in filter(None, asked[:MAX_PANES]):
         try:
             selector.check(deployment_id)
         except SLMError as error:

@@ -6,6 +6,7 @@ import streamlit as st
 
 from slm_backends import catalog, selector
 from slm_backends.errors import SLMError
+from ui import shell
 from ui.panes import Pane
 
 
@@ -33,13 +34,10 @@ def picker(pane: Pane) -> None:
         for deployment in known.deployments.values():
             if deployment.model.id != chosen:
                 continue
-            try:
-                state = selector.state(deployment)
-            except SLMError as error:
-                state = selector.State("not ready", error.message)
+            state = _state(deployment)
             picked = deployment.id == pane.deployment
             if st.button(
-                deployment.runtime_name,
+                deployment.place,
                 key=f"pick_{pane.number}_{deployment.id}",
                 type="primary" if picked else "secondary",
                 disabled=not state.usable,
@@ -50,9 +48,20 @@ def picker(pane: Pane) -> None:
                 st.rerun()
             if state.reason:
                 st.caption(f"{state.word}: {state.reason}")
+        shell.link("models", "More on the Models page")
 
 
 def next_deployment(taken: list[str]) -> str:
-    """What a new pane starts with: the first that can answer and is not on screen yet."""
-    usable = [item.id for item in catalog.load().deployments.values() if item.local]
-    return next((item for item in usable if item not in taken), taken[-1])
+    """What a new pane starts with: the first of this computer's that can answer and is not on
+    screen yet. Where there is none, the one that is on screen last."""
+    for deployment in catalog.load().deployments.values():
+        if deployment.local and deployment.id not in taken and _state(deployment).usable:
+            return deployment.id
+    return taken[-1]
+
+
+def _state(deployment: catalog.Deployment) -> selector.State:
+    try:
+        return selector.state(deployment)
+    except SLMError as error:
+        return selector.State("not ready", error.message)

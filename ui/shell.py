@@ -19,7 +19,7 @@ PRODUCT = "SLM playground"
 
 #: file in pages/ -> title; the first one is where / leads. No icons: Streamlit would have the
 #: browser fetch the icon of the page on screen from elsewhere.
-PAGES = {"chat": "Chat"}
+PAGES = {"chat": "Chat", "models": "Models"}
 
 
 _navigated = False  # in this process; Streamlit runs app.py before a page once it was
@@ -43,23 +43,29 @@ def open_page(name: str) -> None:
         layout="wide",
         menu_items={"About": f"{PRODUCT}: one prompt, side by side, on small language models."},
     )
-    if not _navigated:
+    if not (_navigated and st.session_state.get("navigated")):
         _navigation()
         st.rerun()
     st.html(STYLE)
 
 
+def link(name: str, label: str, **query: str) -> None:
+    """A link to that page. A button cannot lead away from widgets that stand in the address."""
+    st.page_link(_page(name), label=label, query_params=query)
+
+
+def _page(name: str) -> st.Page:
+    return st.Page(ROOT / "pages" / f"{name}.py", title=PAGES[name], url_path=name)
+
+
 def _navigation() -> st.Page:
     global _navigated
-    _navigated = True
-    pages = [
-        st.Page(ROOT / "pages" / f"{name}.py", title=title, url_path=name)
-        for name, title in PAGES.items()
-    ]
+    _navigated = st.session_state.navigated = True
+    pages = [_page(name) for name in PAGES]
 
     def home() -> None:
         # A default page loses its own address, and /chat must go on working.
         st.switch_page(pages[0], query_params=st.query_params.to_dict())
 
     front = st.Page(home, title=PRODUCT, default=True, visibility="hidden")
-    return st.navigation([front, *pages], position="sidebar" if len(pages) > 1 else "hidden")
+    return st.navigation([front, *pages], position="top")
