@@ -1,11 +1,11 @@
-"""Run the benchmarks, all or those named: `python -m benchmarks decode traffic`."""
+"""Run the benchmarks, all or those named: `python -m benchmarks runtimes traffic`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("decode", "traffic", "first_character")
+NAMES = ("runtimes", "traffic", "first_character")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:
