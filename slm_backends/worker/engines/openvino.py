@@ -1,51 +1,57 @@
 """OpenVINO GenAI: continuous batching with prefix caching; reads a GGUF file as it is.
 
 The runtime batches every admitted sequence in each step and reads long prompts in parts between
-the others' tokens. It does not report how many prompt tokens its prefix cache saved.
+the others' tokens. It does not report how many prompt tokens its prefix cache saved: kv_blocks.py
+keeps count.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slm_backends.chat import Sampling
+from slm_backends.chat import SAMPLING_FIELDS, Sampling
+from slm_backends.errors import SLMError
 from slm_backends.worker.engines import Progress, Token
+from slm_backends.worker.engines.kv_blocks import Blocks
+from slm_backends.worker.stops import stop_ids
 
-SAMPLING = frozenset(
-    {
-        "max_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "seed",
-        "stop",
-    }
-)
+SAMPLING = SAMPLING_FIELDS
+#: The runtime's are of the distribution after temperature and penalties, and of the chosen token
+#: alone.
 LOGPROBS = False
 MAX_ACTIVE = 16
 BATCHED_TOKENS = 256  # at most in one step, prompt parts included: bounds how long others wait
+#: Tokens of conversations that are kept for their next turns, where the context has so many: one
+#: full context, which is what a worker is reckoned to take (fit.py).
+KEPT = 8_192
+#: Tokens in a block of the key-value cache. On GPUs it has 16, or 256 with sparse attention: what
+#: holds of blocks of 256 holds in both cases.
+BLOCK = {"CPU": 32, "GPU": 256}
+WITHDRAWN = 2**48  # from here on are keys of prompts that are not to be answered
+READABLE = ("llama", "qwen2", "qwen3")  # architectures of the GGUF files that the runtime reads
 
 
 def load(
     folder: Path, progress: Progress, *, device: str = "", context: int | None = None
 ) -> OpenVINOEngine:
-    return OpenVINOEngine(folder, progress)
+    return OpenVINOEngine(folder, progress, device, context)
 
 
 class OpenVINOEngine:
-    """`model.gguf`, or a folder in OpenVINO's own format, on the CPU."""
+    """`model.gguf`, or a folder in OpenVINO's own format.
 
-    device = "CPU"
+    Without a device it runs on the CPU, which every computer has and where it was measured.
+    """
+
     max_active = MAX_ACTIVE
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
+    def __init__(self, folder: Path, progress: Progress, device: str, context: int | None) -> None:
         progress(0.1, "starting OpenVINO")
         import openvino
         import openvino_genai
@@ -53,32 +59,40 @@ class OpenVINOEngine:
         self._ov = openvino_genai
         self._tensor = openvino.Tensor
         self.version = f"openvino-genai {openvino_genai.__version__}"
+        self.device = _device(openvino, device)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        made_for = int(config["max_position_embeddings"])
+        self.context = min(made_for, context or made_for)
+        self.eos = stop_ids(folder)
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching = True
         scheduler.dynamic_split_fuse = True
         scheduler.max_num_batched_tokens = BATCHED_TOKENS
         scheduler.max_num_seqs = MAX_ACTIVE
-        gguf = folder / "model.gguf"
         progress(0.2, "reading weights and compiling")
         self._pipeline = openvino_genai.ContinuousBatchingPipeline(
-            str(gguf if gguf.exists() else folder), scheduler, self.device, {}
+            str(_weights(folder)), scheduler, self.device, {}
         )
-        self.context, self.eos = _limits(folder)
         self._handles: dict[int, Any] = {}
+        self._withdrawn = itertools.count(WITHDRAWN)
+        size = BLOCK[self.device.partition(".")[0]]
+        kept = min(self.context, KEPT)
+        self._blocks = Blocks(size, kept // size)
         progress(0.9, "warming up")
-        self._warm_up()
+        self._warm_up(kept)
 
-    def _warm_up(self) -> None:
-        self.admit(0, [min(self.eos)] * 8, Sampling(max_tokens=2, temperature=0))
-        while not any(tokens for _, tokens in self.step()):
+    def _warm_up(self, kept: int) -> None:
+        """One step with a prompt of `kept` tokens: the cache then has room for as many. It grows
+        when running sequences need more, and only then: of a cache of a fixed size the runtime
+        may fail all requests at once when their prompts do not fit together."""
+        self.admit(0, [min(self.eos)] * (kept - 1), Sampling(max_tokens=1, temperature=0))
+        for _ in self.step():
             pass
         self.release(0)
 
     def admit(
         self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
     ) -> int | None:
-        import numpy
-
         config = self._ov.GenerationConfig()
         config.max_new_tokens = sampling.max_tokens
         config.ignore_eos = True  # the scheduler ends a reply, for every runtime in the same way
@@ -92,9 +106,14 @@ class OpenVINOEngine:
             if sampling.top_k:
                 config.top_k = sampling.top_k
             config.rng_seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
+        self._handles[key] = self._begin(key, prompt, config)
+        return self._blocks.admit(key, prompt)
+
+    def _begin(self, key: int, prompt: list[int], config: Any) -> Any:
+        import numpy
+
         ids = self._tensor(numpy.array([prompt], dtype=numpy.int64))
-        self._handles[key] = self._pipeline.add_request(key, ids, config)
-        return None
+        return self._pipeline.add_request(key, ids, config)
 
     def step(self) -> Iterator[tuple[int, list[Token] | Exception]]:
         if self._pipeline.has_non_finished_requests():
@@ -104,21 +123,67 @@ class OpenVINOEngine:
             while handle.can_read():
                 for output in handle.read().values():
                     tokens += [Token(int(token)) for token in output.generated_ids]
-            if not tokens and handle.get_status() == self._ov.GenerationStatus.IGNORED:
+            if tokens:
+                self._blocks.add(key, [token.id for token in tokens])
+                yield key, tokens
+            elif handle.get_status() == self._ov.GenerationStatus.IGNORED:
                 yield key, MemoryError("no room for its cache")
             else:
                 yield key, tokens
 
     def release(self, key: int) -> None:
         handle = self._handles.pop(key, None)
-        if handle is not None and handle.get_status() == self._ov.GenerationStatus.RUNNING:
+        if handle is None:
+            return
+        if handle.get_status() == self._ov.GenerationStatus.RUNNING:
             handle.cancel()
+        if tokens := self._blocks.release(key):
+            config = self._ov.GenerationConfig()
+            config.max_new_tokens = 1
+            self._begin(next(self._withdrawn), tokens, config).cancel()
+        if not self._handles:
+            self._pipeline.step()  # in which it drops what was cancelled; else the next one does
 
 
-def _limits(folder: Path) -> tuple[int, frozenset[int]]:
-    """Context length and end tokens, from the model's config.json."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    eos = config["eos_token_id"]
-    return int(config["max_position_embeddings"]), frozenset(
-        eos if isinstance(eos, list) else [eos]
-    )
+def _device(openvino: Any, asked: str) -> str:
+    """The device that was asked for, in OpenVINO's word, or CPU. SLMError where it cannot be."""
+    device = asked.upper() or "CPU"
+    kind = device.partition(".")[0]
+    if kind == "NPU":
+        raise SLMError(
+            "OpenVINO's continuous batching, which answers here, does not run on an NPU.",
+            hint="Pick a deployment without a device, or with GPU.",
+        )
+    found = openvino.Core().available_devices
+    if kind not in BLOCK or not any(name in (device, f"{device}.0") for name in found):
+        raise SLMError(
+            f"OpenVINO finds no device {device!r} on this computer, only {', '.join(found)}.",
+            hint="Install that device's driver, or pick a deployment without a device.",
+        )
+    return device
+
+
+def _weights(folder: Path) -> Path:
+    """The GGUF file, or the folder itself. Another architecture's file would crash the runtime."""
+    file = folder / "model.gguf"
+    if not file.exists():
+        return folder
+    architecture = _architecture(file)
+    if architecture and architecture not in READABLE:
+        raise SLMError(
+            f"OpenVINO does not read GGUF files of the architecture {architecture!r}, only of "
+            f"{', '.join(READABLE)}.",
+            hint="Pick a deployment of this model in OpenVINO's own format, or another runtime.",
+        )
+    return file
+
+
+def _architecture(file: Path) -> str:
+    """A GGUF's `general.architecture`, which is its first entry; empty where it is not."""
+    key = b"general.architecture" + struct.pack("<I", 8)  # 8: a string follows, its length first
+    with file.open("rb") as stream:
+        _, found, rest = stream.read(4_096).partition(key)
+    if not found:
+        return ""
+    (length,) = struct.unpack_from("<Q", rest)
+    return rest[8 : 8 + length].decode("utf-8")
