@@ -30,6 +30,7 @@ CASES = [
 FOLDERS: dict[str, Callable[[str], Path]] = {
     "transformers": tiny_models.hugging_face,
     "onnx": lambda model_id: tiny_models.onnx(model_id, "fp32"),
+    "mlx": tiny_models.hugging_face,
 }
 FAR = 1.0  # what a log-probability is off by, and more, with the wrong factors
 
