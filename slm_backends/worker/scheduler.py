@@ -20,6 +20,8 @@ from slm_backends.worker.text import ReplyText
 
 MAX_WAITING = 64  # jobs beside those that the engine can advance; one more is refused
 UPDATE_EVERY = 0.040  # seconds: a chunk a token would cost a tenth of the speed
+CHUNKS_FOR = 2  # replies at that pace; with more at once each is sent less often, or the chunks of
+# eight would take that tenth again
 # Seconds that the thread rests for each first word. A runtime may hold the interpreter lock for the
 # whole of its next step, and the word would wait for that before it leaves the process.
 LET_GO = 0.001
@@ -247,7 +249,8 @@ class Scheduler:
             if job.told and not job.reply.stopped:
                 job.told.end()
         now = time.perf_counter()
-        if job.news and (reason or now - job.sent >= UPDATE_EVERY):
+        every = UPDATE_EVERY * max(1.0, len(self._active) / CHUNKS_FOR)
+        if job.news and (reason or now - job.sent >= every):
             job.notify(Text(job.unsent, job.timings(), job.told.take() if job.told else ()))
             if not job.sent:
                 time.sleep(LET_GO)
