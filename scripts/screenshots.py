@@ -1,6 +1,6 @@
 """Make the pictures of the documentation from the app as it is, with the embedded model.
 
-    python -m scripts.screenshots              docs/chat.png, for the README
+    python -m scripts.screenshots              docs/chat.png and models.png, for the README
     python -m scripts.screenshots --all DIR    also phone and dark variants, into DIR
 
 Needs what the browser tests need: requirements-dev.txt and a Chromium ($CHROMIUM).
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from benchmarks.browser import app, ask, chromium, wait_until_answered
 
@@ -23,12 +23,23 @@ PHONE = (390, 844)
 
 
 def picture(browser: Browser, address: str, file: Path, size: tuple[int, int], scheme: str) -> None:
-    """Ask once to load the models, then again, so that the numbers are those of every day."""
+    """The Chat page, and beside it, as models-*, the Models page with what the chat has loaded."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme=scheme,  # type: ignore[arg-type]
     )
     page = context.new_page()
+    chat(page, address)
+    save(page, file)
+    page.goto(f"{address}/models")
+    page.get_by_role("button", name="Unload").first.wait_for()
+    page.wait_for_timeout(1_500)
+    save(page, file.with_name(file.name.replace("chat", "models")))
+    context.close()
+
+
+def chat(page: Page, address: str) -> None:
+    """Ask once to load the models, then again, so that the numbers are those of every day."""
     page.goto(f"{address}/chat?{PARAMETERS}")
     page.get_by_test_id("stChatInputTextArea").wait_for()
     for again in (False, True):
@@ -38,12 +49,14 @@ def picture(browser: Browser, address: str, file: Path, size: tuple[int, int], s
         ask(page, PROMPT)
         wait_until_answered(page)
         page.wait_for_timeout(500)
+
+
+def save(page: Page, file: Path) -> None:
     page.mouse.move(0, 0)
     page.evaluate("() => document.activeElement.blur()")
     page.wait_for_timeout(500)
     file.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=file)
-    context.close()
     print(file)
 
 
