@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import psutil
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from benchmarks import browser
 
 PATIENCE = 60_000  # milliseconds
+
+# What a browser shows comes a moment after the script that drew it: look until it is there.
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass

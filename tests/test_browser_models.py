@@ -49,7 +49,7 @@ def test_load_follow_and_unload(app: App, page: Page) -> None:
     open_list(page, app)
     row(page, ONNX).get_by_role("button", name="Load").click()
     expect(page.get_by_test_id("stProgress").first).to_be_visible()
-    expect(row(page, ONNX)).to_contain_text("loaded", timeout=PATIENCE)
+    expect(row(page, ONNX)).to_contain_text("loaded")
     process = app.workers()[ONNX]
     expect(page.get_by_text(f"pid {process.pid}")).to_be_visible()
     page.get_by_role("button", name="Unload").click()
