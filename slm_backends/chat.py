@@ -264,6 +264,15 @@ class Queued:
 
 
 @dataclass(frozen=True)
+class Held:
+    """The server asked us to come back in `seconds`; the prompt is then sent again. Only before
+    the first Delta: a prompt is never sent twice once tokens have arrived."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class Prefill:
     """The model is reading the prompt."""
 
@@ -275,6 +284,7 @@ class Timings:
     queue_ms      waiting for a place in the batch
     prompt_ms     from that place to the first token
     predicted_ms  from the first token to the last
+    load_ms       of queue_ms, what the server spent loading the model
     prompt_n, predicted_n  tokens of the prompt and of the reply, by the model's own tokenizer
     cache_n       tokens of the prompt that were not computed again; None where not reported
 
@@ -287,6 +297,7 @@ class Timings:
     predicted_ms: float
     queue_ms: float = 0.0
     cache_n: int | None = None
+    load_ms: float = 0.0
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -336,7 +347,7 @@ class Finished:
     timings: Timings | None = None
 
 
-Event = Loading | Queued | Prefill | Delta | Finished
+Event = Loading | Queued | Held | Prefill | Delta | Finished
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
     │   ├── Unsupported       this backend does not honour that field
     │   └── ContextOverflow   the conversation and the reply do not fit the model
     ├── NotFound              no such model, deployment or endpoint
+    │   └── Retired           there was, but its provider has ended it
     ├── NotInstalled          the Python package of a runtime is missing
     ├── NotFetched            the weights are not on this computer
     ├── FetchFailed           the weights could not be brought here
@@ -15,6 +16,7 @@
     ├── Busy                  the queue is full, or a rate limit was met
     ├── MemoryExceeded        loading it would pass the memory budget
     ├── Unavailable           the server cannot be reached, or is not ready yet
+    ├── Filtered              the provider's content filter stopped the prompt or the reply
     ├── WorkerDied            the process that held the model has ended
     └── StreamBroken          a reply ended before its last word
 
@@ -100,6 +102,17 @@ class NotFound(SLMError):
     code = "not_found"
 
 
+class Retired(NotFound):
+    """`on` is the day as in 2026-07-30, or empty where the server did not say."""
+
+    status = 410
+    code = "retired"
+
+    def __init__(self, message: str, *, on: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.on = on
+
+
 class NotInstalled(SLMError):
     """`package` is what `pip install` needs to be given."""
 
@@ -138,8 +151,14 @@ class Unauthorized(SLMError):
 
 
 class Busy(SLMError):
+    """`retry_after` is how many seconds a server asked to wait, None where it did not say."""
+
     status = 429
     code = "busy"
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class MemoryExceeded(SLMError):
@@ -150,6 +169,11 @@ class MemoryExceeded(SLMError):
 class Unavailable(SLMError):
     status = 503
     code = "unavailable"
+
+
+class Filtered(SLMError):
+    status = 400
+    code = "content_filter"
 
 
 class WorkerDied(SLMError):

@@ -21,6 +21,7 @@ from slm_backends.chat import (
     Delta,
     Event,
     Finished,
+    Held,
     Loading,
     Logprob,
     Prefill,
@@ -40,12 +41,16 @@ class Reply:
     queue_place    while it waits: 1 for the next, 0 where it is not known; queue_reason says why
     room_s         waiting for memory that other models held, before the load; 0 where none was
     load_s         waiting for the model to be loaded; 0 where it was
+    held_s         waiting because the server asked us to come back later
     queue_s        waiting for a place beside other requests
     first_token_s  from that place to the first token
     decode_s       from the first token to the last
     total_s        from start to end, everything counted
     counted        True where the server counted the tokens and took the times, False where they
                    were taken here, network included
+    here_first_s, here_decode_s  as first_token_s and decode_s, always by the clock of this process:
+                   the first from when the prompt was sent, so that the server's queue is in it
+    server         the server's own times and counts, None where it sends none
     cached_tokens  None where the runtime does not say
     logprobs       of the reply's tokens, where the request asked for them
     """
@@ -60,6 +65,7 @@ class Reply:
     queue_reason: str = ""
     room_s: float = 0.0
     load_s: float = 0.0
+    held_s: float = 0.0
     queue_s: float = 0.0
     first_token_s: float | None = None
     decode_s: float | None = None
@@ -68,6 +74,9 @@ class Reply:
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     counted: bool = False
+    here_first_s: float | None = None
+    here_decode_s: float | None = None
+    server: Timings | None = None
     about: About = About()
     logprobs: tuple[Logprob, ...] = ()
 
@@ -102,6 +111,7 @@ class Run:
         self._begun = time.perf_counter()
         self._roomy_at = self._begun
         self._loaded_at = self._begun
+        self._held_s = 0.0
         self._placed_at = 0.0
         self._first_at = 0.0
         self._last_at = 0.0
@@ -183,6 +193,12 @@ class Run:
                 room_s=self._roomy_at - self._begun,
                 load_s=load_s,
             )
+        elif isinstance(event, Held):
+            self._held_s += event.seconds
+            self._loaded_at = now + event.seconds
+            self._reply = replace(
+                reply, state="queued", queue_reason=event.reason, held_s=self._held_s
+            )
         elif isinstance(event, Prefill):
             self._placed_at = now
             self._reply = replace(reply, state="prefill", queue_s=now - self._loaded_at)
@@ -202,6 +218,8 @@ class Run:
             state="decoding",
             first_token_s=self._first_at - (self._placed_at or self._loaded_at),
             decode_s=now - self._first_at,
+            here_first_s=self._first_at - self._loaded_at,
+            here_decode_s=now - self._first_at,
         )
         self._reply = _measured(reply, event.timings)
 
@@ -248,6 +266,7 @@ def _measured(reply: Reply, timings: Timings | None) -> Reply:
         completion_tokens=timings.predicted_n,
         cached_tokens=cached,
         counted=True,
+        server=timings,
     )
 
 

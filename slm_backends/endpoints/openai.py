@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
-import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -28,25 +27,14 @@ from slm_backends.chat import (
     Sampling,
     Timings,
 )
-from slm_backends.errors import (
-    BadRequest,
-    Busy,
-    ContextOverflow,
-    NotFound,
-    SLMError,
-    StreamBroken,
-    Unauthorized,
-    Unavailable,
-    Unsupported,
-)
+from slm_backends.endpoints import failures
+from slm_backends.errors import SLMError, StreamBroken
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 600.0  # the longest silence: a long prompt on a slow computer
-AGAIN = "Send the prompt again."
-MAX_ERROR = 500  # characters of a server's own words: some send a page
 NO_KEY = "none"  # the openai package wants a key also where the server does not
 
 # Fields of Sampling that the openai package has arguments for; others travel in the body.
@@ -77,6 +65,7 @@ class OpenAIBackend:
         self._base_url = base_url
         self._served_as = served_as
         self._api_key = api_key
+        self._clean = failures.without(api_key)
         self._start_hint = start_hint
         self._ours = ours
         self._extra = {"timings_per_token": True} if ours else {}
@@ -105,32 +94,21 @@ class OpenAIBackend:
                     async for event in events:
                         yield event
         except openai.APIStatusError as error:
-            elsewhere = error.response.headers.get("location", "")
-            raise self._refused(error.status_code, error.body, elsewhere) from None
+            raise self._refused(error.status_code, error.body, error.response.headers) from None
         except openai.APIConnectionError as error:
-            reason = self._without_key(_reason(error.__cause__ or error))
+            cause = error.__cause__ or error
             if answered:
-                raise StreamBroken(f"The reply broke off: {reason}.", hint=AGAIN) from None
-            raise Unavailable(
-                f"No answer from {self._base_url}: {reason}.",
-                hint=self._start_hint or "Check the address, and that the server runs.",
+                raise failures.broke_off(cause, clean=self._clean) from None
+            raise failures.unreachable(
+                self._base_url, cause, hint=self._start_hint, clean=self._clean
             ) from None
         except openai.APIError as error:  # an error object in the middle of the stream
-            raise self._refused(0, error.body) from None
-        except (ValueError, TypeError, AttributeError) as error:  # not JSON, or not of that shape
-            raise StreamBroken(
-                f"The server sent what is not a chunk of a reply: {_reason(error)}.", hint=AGAIN
-            ) from None
+            raise self._refused(0, error.body, {}) from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise failures.no_chunk(error) from None
 
-    def _refused(self, status: int, sent: Any, elsewhere: str = "") -> SLMError:
-        error = _from_status(status, sent, elsewhere, self._without_key)
-        if isinstance(error, (NotFound, Unavailable)) and self._start_hint:
-            error.hint = self._start_hint
-        return error
-
-    def _without_key(self, text: str) -> str:
-        """What a server says may repeat the key; errors are shown, exported and logged."""
-        return text.replace(self._api_key, "[key]") if self._api_key else text
+    def _refused(self, status: int, sent: Any, headers: Mapping[str, str]) -> SLMError:
+        return failures.refused(status, sent, headers, hint=self._start_hint, clean=self._clean)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -242,7 +220,7 @@ async def _events(chunks: Any) -> AsyncGenerator[Event, None]:
             hint="Check the address: it usually ends in /v1.",
         )
     if not reason:
-        raise StreamBroken("The reply ended without a finish reason.", hint=AGAIN)
+        raise StreamBroken("The reply ended without a finish reason.", hint=failures.AGAIN)
     details = usage.prompt_tokens_details if usage else None
     yield Finished(
         reason,
@@ -291,67 +269,6 @@ def _tokens(sent: Any, *, with_top: bool = False) -> tuple[Logprob, ...]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).rstrip(".")[:MAX_ERROR]
-
-
-def _from_status(
-    status: int, sent: Any, elsewhere: str = "", clean: Callable[[str], str] = str
-) -> SLMError:
-    """Our error for a server's answer; `sent` is its JSON or text, whatever that was.
-
-    status     of HTTP, or 0 for an error that came in the middle of a reply
-    elsewhere  the address of a redirect, which is not followed
-    clean      takes out of the server's words what must not be shown
-    """
-    detail = _detail(sent)
-    code = detail.get("code")
-    if not status and isinstance(code, int):
-        status = code
-    text = clean(str(detail.get("message") or ""))[:MAX_ERROR]
-    text = text or (f"The server answered with status {status}." if status else "The reply failed.")
-    field = detail.get("param") if isinstance(detail.get("param"), str) else None
-    hint = clean(str(detail.get("hint") or ""))
-    if 300 <= status < 400:
-        return NotFound(
-            f"The server is not here any more: it points to {clean(elsewhere)[:MAX_ERROR]!r}.",
-            hint="If you trust that address, give it as the base_url.",
-        )
-    if code == ContextOverflow.code or (
-        status in (0, 400, 413, 422) and re.search(r"context (length|size|window)", text)
-    ):
-        numbers = ("prompt_tokens", "max_tokens", "context")
-        return ContextOverflow(text, **{name: _count(detail.get(name)) for name in numbers})
-    if code == Unsupported.code:
-        hint = hint or "Set it back to its neutral value, or pick another deployment."
-        return Unsupported(text, field=field, hint=hint)
-    if status in (401, 403):
-        return Unauthorized(text, hint=hint or "Check the key.")
-    if status in (404, 410):
-        return NotFound(text, hint=hint or "The server does not have this model, or no longer.")
-    if status == 429:
-        return Busy(text, hint=hint or "Wait a little, then try again.")
-    if 400 <= status < 500:
-        hint = hint or "Change what it names: the parameters are behind the gear."
-        return BadRequest(text, field=field, hint=hint)
-    if status in (502, 503, 504):
-        return Unavailable(text, hint=hint or "Try again in a few seconds.")
-    if not status:
-        return StreamBroken(text, hint=hint or AGAIN)
-    return SLMError(text, hint=hint or "The server failed. Try again, or look at what it logged.")
-
-
-def _detail(sent: Any) -> Mapping[str, Any]:
-    """The object with `message`, `code` and the like, where different servers put it."""
-    if isinstance(sent, dict):
-        inner = sent.get("error") or sent.get("detail")
-        return _detail(inner) if isinstance(inner, (dict, str)) else sent
-    text = (
-        sent if isinstance(sent, str) and "<" not in sent[:100] else ""
-    )  # a web page says nothing
-    return {"message": text}
 
 
 def _count(value: Any) -> int | None:
