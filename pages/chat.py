@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from slm_backends.errors import ContextOverflow, SLMError
+from slm_backends.errors import ContextOverflow, SLMError, Unsupported
 from slm_backends.run import Reply
 from ui import parameters, replies, shell
 from ui.code import draw_code
@@ -31,7 +31,7 @@ def ask(prompt: str, asked: list[Pane], turn_id: str) -> None:
     What cannot be sent replaces nothing, and is shown again below the panes.
     """
     try:
-        samplings = [parameters.sampling(pane.settings) for pane in asked]
+        samplings = [parameters.sampling(pane) for pane in asked]
     except SLMError as error:
         st.session_state.update(unsent=prompt, problem=error.message)
         return
@@ -48,7 +48,7 @@ def send(prompt: str = "") -> None:
 
 
 def act(name: str, number: int, turn_id: str) -> None:
-    """A button under a reply: again, edit, or drop the oldest turns and then again."""
+    """A button under a reply: edit, or again; before that, drop the oldest turns or a parameter."""
     pane = next(pane for pane in panes if pane.number == number)
     turn = pane.turn(turn_id)
     if turn is None:
@@ -60,6 +60,8 @@ def act(name: str, number: int, turn_id: str) -> None:
         other.keep()
     if name == "drop" and isinstance(turn.reply.error, ContextOverflow):
         pane.drop_oldest(turn.reply.error)
+    if name == "without" and isinstance(turn.reply.error, Unsupported):
+        pane.without |= {str(turn.reply.error.field)}
     ask(turn.prompt, [pane], turn_id)
 
 
@@ -95,14 +97,15 @@ def clear() -> None:
     stop()
     for pane in panes:
         pane.turns.clear()
-        pane.sent_from = 0
+        pane.sent_from, pane.earlier = 0, ()
 
 
 def row_of(turn_id: str) -> list[Reply]:
     return [turn.reply for pane in panes if (turn := pane.turn(turn_id))]
 
 
-view = toolbar(panes, add_pane, clear)
+honoured = parameters.honoured(panes)
+view = toolbar(panes, add_pane, clear, ask)
 starters = st.empty()  # a place of its own, so that it goes when a reply begins
 if not any(pane.turns for pane in panes) and view == "Chat":
     with starters.container(horizontal=True, key="starters"):
@@ -135,6 +138,7 @@ with replies.cancelled_when_left(panes):
                 if view == "Code":
                     draw_code(pane)
                     continue
+                replies.draw_earlier(pane)
                 for number, turn in enumerate(pane.turns):
                     if number == pane.sent_from > 0:
                         st.caption("Older turns are not sent any more: they no longer fit.")
@@ -166,5 +170,5 @@ with replies.cancelled_when_left(panes):
     if editing := st.session_state.pop("editing", ""):
         edit(editing, next(turn.prompt for pane in panes if (turn := pane.turn(editing))))
     replies.follow(live)
-if live:
+if live or parameters.honoured(panes) != honoured:  # a server has refused what was asked for
     st.rerun()  # drawn once more as a whole: complete Markdown, the best of each row marked

@@ -1,15 +1,17 @@
-"""What can run here: memory and workers, and every deployment with what it takes and what to do."""
+"""What can run here: memory and workers, servers and keys, and every deployment with its state."""
 
 import streamlit as st
 
-from slm_backends import catalog
-from ui import library, machine, shell
+from ui import library, machine, servers, shell, visitor
 
 shell.open_page("models")
-known = catalog.load()
+known = visitor.known()
 st.subheader("On this computer")
 machine.overview()
 machine.runtimes()
+st.subheader("Servers")
+servers.overview(known)
+servers.add()
 st.subheader("Models")
 chosen = library.filters(known)
 shown = library.matching(known, chosen)
@@ -18,5 +20,4 @@ if not shown:
 for model, deployments in shown.items():
     with st.container(border=True, key=f"model_{model.id}"):
         library.headline(model, known)
-        for deployment in deployments:
-            library.row(deployment)
+        library.rows(model, deployments)

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--fits", action="store_true", help="only those that fit in memory")
     listing.add_argument("--family", metavar="NAME", help="only this family of models")
     listing.add_argument("--runtime", metavar="NAME", help="only this runtime")
+    listing.add_argument("--probe", action="store_true", help="ask the servers that are set up")
     listing.add_argument("--json", action="store_true", help="print a JSON list")
     listing.set_defaults(command=_list)
 
@@ -159,6 +160,7 @@ def _list(options: argparse.Namespace) -> int:
         fitting=options.fits,
         family=options.family,
         runtime=options.runtime,
+        probe=options.probe,
     )
 
 

@@ -8,22 +8,18 @@ user's own that adds to the shipped one and overrides it.
 from __future__ import annotations
 
 import difflib
-import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from slm_backends.chat import SAMPLING_FIELDS
+from slm_backends import entries, providers
 from slm_backends.errors import CatalogError, NotFound
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from slm_backends.providers import Provider
 
 SHIPPED = Path(__file__).with_name("catalog.toml")
 NEAREST = 4  # ids that are offered instead of one that does not exist
@@ -43,12 +39,6 @@ DEVICES: Mapping[str, tuple[str, ...]] = {
     "openvino": ("CPU", "GPU", "NPU"),
     "transformers": ("cpu", "cuda", "mps", "xpu"),
     "mlx": ("cpu", "gpu"),
-}
-SERVER_RUNTIMES: Mapping[str, str] = {
-    "ollama": "Ollama",
-    "openai": "OpenAI-compatible server",
-    "nim": "NVIDIA NIM",
-    "foundry": "Microsoft Foundry",
 }
 
 
@@ -111,7 +101,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model on a runtime: weights from `source` for a local one, `base_url` for a server.
+    """A model on a runtime: weights from `source` for a local one, a `provider` for a server.
 
     Its id is model@runtime, or model@runtime:variant where a runtime has several.
 
@@ -124,11 +114,15 @@ class Deployment:
     precision   of its weights, as in int4, 8-bit, bfloat16
     sound_to    tokens up to which its runtime is known to compute this model rightly; 0: all
     sound_note  what goes wrong past them, a sentence
+    provider    the server; base_url, key and auth of an entry are written into its copy
+    start       what to tell a person when the server does not answer; else what its provider says
     served_as   what the server calls the model
-    key         environment variable that holds the key, or empty where none is needed
-    start       what to tell a person when the server does not answer
     sampling    fields of Sampling that the server honours
     logprobs    whether the server gives log-probabilities as in OpenAI's API
+    images      pictures that it takes in a message
+    streamed    whether it sends a reply piece by piece
+    price_in, price_out  US dollars for a million tokens of prompts and of replies; 0: not known
+    retired     the day on which the provider ended it, as in 2025-08-30; `retired_source` says so
     """
 
     id: str
@@ -145,12 +139,17 @@ class Deployment:
     sound_note: str = ""
     size: int = 0
     memory: int = 0
-    base_url: str = ""
-    served_as: str = ""
-    key: str = ""
+    provider: Provider | None = None
     start: str = ""
-    sampling: tuple[str, ...] = ("max_tokens", "temperature", "top_p", "stop")
+    served_as: str = ""
+    sampling: tuple[str, ...] = ()
     logprobs: bool = False
+    images: int = 0
+    streamed: bool = True
+    price_in: float = 0.0
+    price_out: float = 0.0
+    retired: str = ""
+    retired_source: str = ""
 
     @property
     def local(self) -> bool:
@@ -158,9 +157,15 @@ class Deployment:
 
     @property
     def runtime_name(self) -> str:
-        if self.local:
-            return LOCAL_RUNTIMES[self.runtime][0]
-        return SERVER_RUNTIMES.get(self.runtime, self.runtime)
+        return self.provider.name if self.provider else LOCAL_RUNTIMES[self.runtime][0]
+
+    @property
+    def base_url(self) -> str:
+        return self.provider.base_url if self.provider else ""
+
+    @property
+    def key(self) -> str:
+        return self.provider.key if self.provider else ""
 
     @property
     def variant(self) -> str:
@@ -180,7 +185,17 @@ class Deployment:
 class Catalog:
     models: Mapping[str, Model]
     sources: Mapping[str, Source]
+    providers: Mapping[str, Provider]
     deployments: Mapping[str, Deployment]
+
+    @property
+    def servers(self) -> list[Provider]:
+        """All providers, and the servers that single deployments have of their own."""
+        found = {(item.place, item.key): item for item in self.providers.values()}
+        for deployment in self.deployments.values():
+            if deployment.provider is not None:
+                found.setdefault((deployment.provider.place, deployment.key), deployment.provider)
+        return list(found.values())
 
     def deployment(self, deployment_id: str) -> Deployment:
         """The deployment of that id; NotFound, with the nearest ids, where there is none."""
@@ -207,120 +222,75 @@ def load() -> Catalog:
         ) from None
 
 
-@functools.lru_cache(maxsize=4)
+@lru_cache(maxsize=4)
 def _load(files: tuple[tuple[Path, int], ...]) -> Catalog:
-    catalog = Catalog({}, {}, {})
+    catalog = Catalog({}, {}, {}, {})
     for file, _ in files:
         catalog = _Reader(file).read(catalog)
     return catalog
 
 
-T = TypeVar("T")
-
-
-class _Reader:
+class _Reader(entries.File):
     """One catalog file. Every mistake becomes a CatalogError with file, line and reason."""
 
     def __init__(self, file: Path) -> None:
-        self.file = file
-        self.text = file.read_text(encoding="utf-8")
+        super().__init__(file, ("models", "sources", "providers", "deployments"))
 
     def read(self, base: Catalog) -> Catalog:
-        try:
-            data = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
-            raise CatalogError(f"{self.file}: {error}") from None
-        for name, value in data.items():
-            if name not in ("models", "sources", "deployments"):
-                raise self._wrong(name, "", f"there is no table called {name!r}")
-            if not isinstance(value, dict):
-                raise self._wrong(name, "", "must be a table")
-        models = {
-            **base.models,
-            **self._table(data, "models", self._model),
-        }
-        sources = {
-            **base.sources,
-            **self._table(data, "sources", self._source),
-        }
+        models = {**base.models, **self.table("models", self._model)}
+        sources = {**base.sources, **self.table("sources", self._source)}
+        servers = {**base.providers, **self.table("providers", partial(_provider, base))}
+        known = Catalog(models, sources, servers, {})
         deployments = {
-            # What is shipped follows a model or a source that the user has overridden.
-            **{
-                id: replace(
-                    item,
-                    model=models[item.model.id],
-                    source=item.source and sources[item.source.id],
-                )
-                for id, item in base.deployments.items()
-            },
-            **self._table(
-                data, "deployments", lambda id, entry: self._deployment(id, entry, models, sources)
-            ),
+            # What is shipped follows what the user has overridden of its parts.
+            **{id: _refreshed(item, base, known) for id, item in base.deployments.items()},
+            **self.table("deployments", lambda id, entry: self._deployment(id, entry, known)),
         }
-        return Catalog(models, sources, deployments)
-
-    def _table(
-        self, data: dict[str, Any], table: str, make: Callable[[str, dict[str, Any]], T]
-    ) -> dict[str, T]:
-        made: dict[str, T] = {}
-        for entry_id, entry in data.get(table, {}).items():
-            if not isinstance(entry, dict):
-                raise self._wrong(table, entry_id, "must be a table")
-            try:
-                made[entry_id] = make(entry_id, entry)
-            except _Mistake as mistake:
-                raise self._wrong(table, entry_id, mistake.reason, mistake.key) from None
-        return made
-
-    def _make(self, kind: type[T], entry_id: str, entry: Mapping[str, Any], **given: Any) -> T:
-        known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-        values: dict[str, Any] = {"id": entry_id, **given}
-        for key, value in entry.items():
-            if key not in known or key in values:
-                raise _Mistake(f"there is no field called {key!r}", key)
-            values[key] = _typed(key, value, str(known[key].type))
-        for name, field in known.items():
-            if name not in values and field.default is MISSING:
-                raise _Mistake(f"{name} is missing")
-        return kind(**values)
+        return replace(known, deployments=deployments)
 
     def _model(self, entry_id: str, entry: dict[str, Any]) -> Model:
-        model = self._make(Model, entry_id, entry)
+        model = entries.make(Model, entry_id, entry)
         if model.parameters and model.active > model.parameters:
-            raise _Mistake("active must not be more than parameters", "active")
+            raise entries.Mistake("active must not be more than parameters", "active")
         for code in model.languages:
             if not re.fullmatch(r"[a-z]{2,3}", code):
-                raise _Mistake(f"{code!r} is no code of a language, as en or de are", "languages")
+                raise entries.Mistake(
+                    f"{code!r} is no code of a language, as en or de are", "languages"
+                )
         if model.released and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", model.released):
-            raise _Mistake("released must be a year and a month, as in 2024-08", "released")
+            raise entries.Mistake("released must be a year and a month, as in 2024-08", "released")
         if model.template and "{user}" not in model.template:
-            raise _Mistake("template must hold {user}, and {system} where it has one", "template")
+            raise entries.Mistake(
+                "template must hold {user}, and {system} where it has one", "template"
+            )
         return model
 
     def _source(self, entry_id: str, entry: dict[str, Any]) -> Source:
-        source = self._make(Source, entry_id, entry)
+        source = entries.make(Source, entry_id, entry)
         kinds = [kind for kind in SOURCE_FIELDS if getattr(source, kind)]
         if len(kinds) != 1:
-            raise _Mistake("a source needs exactly one of wheel, repo and path")
+            raise entries.Mistake("a source needs exactly one of wheel, repo and path")
         kind = kinds[0]
-        _refuse(entry, set().union(*SOURCE_FIELDS.values()) - SOURCE_FIELDS[kind], f"a {kind}")
+        entries.refuse(
+            entry, set().union(*SOURCE_FIELDS.values()) - SOURCE_FIELDS[kind], f"a {kind}"
+        )
         if kind == "wheel":
             for name in ("file", "sha256", "size", "download"):
                 if not getattr(source, name):
-                    raise _Mistake(f"{name} is missing")
+                    raise entries.Mistake(f"{name} is missing")
             if not re.fullmatch(r"[\w.-]+==[\w.]+", source.wheel):
-                raise _Mistake("wheel must be name==version", "wheel")
+                raise entries.Mistake("wheel must be name==version", "wheel")
             if not re.fullmatch(r"[0-9a-f]{64}", source.sha256):
-                raise _Mistake("sha256 must be 64 hexadecimal digits", "sha256")
+                raise entries.Mistake("sha256 must be 64 hexadecimal digits", "sha256")
         elif kind == "repo":
             if not re.fullmatch(r"[\w.-]+/[\w.-]+", source.repo):
-                raise _Mistake("repo must be owner/name", "repo")
+                raise entries.Mistake("repo must be owner/name", "repo")
             if not re.fullmatch(r"[0-9a-f]{40}|main", source.revision):
-                raise _Mistake(
+                raise entries.Mistake(
                     "revision must be a commit's 40 hexadecimal digits, or main", "revision"
                 )
         elif not Path(source.path).expanduser().is_absolute():
-            raise _Mistake("path must start with / or ~, or with a drive", "path")
+            raise entries.Mistake("path must start with / or ~, or with a drive", "path")
         for key, names in (
             ("file", (source.file,)),
             ("folder", (source.folder,)),
@@ -328,77 +298,75 @@ class _Reader:
         ):
             for name in names:
                 if name.startswith(("/", "~")) or re.search(r"[\\:]|(^|/)\.\.?(/|$)", name):
-                    raise _Mistake(f"{name!r} leaves the source, or is no path in it", key)
+                    raise entries.Mistake(f"{name!r} leaves the source, or is no path in it", key)
         return source
 
-    def _deployment(
-        self,
-        entry_id: str,
-        entry: dict[str, Any],
-        models: Mapping[str, Model],
-        sources: Mapping[str, Source],
-    ) -> Deployment:
+    def _deployment(self, entry_id: str, entry: dict[str, Any], known: Catalog) -> Deployment:
         model_id, at, place = entry_id.partition("@")
         runtime, colon, variant = place.partition(":")
         if not at or not runtime or (colon and not variant):
-            raise _Mistake("a deployment's id must be model@runtime or model@runtime:variant")
-        if model_id not in models:
-            raise _Mistake(f"there is no model called {model_id!r} in [models]")
-        given: dict[str, Any] = {"model": models[model_id], "runtime": runtime}
+            raise entries.Mistake(
+                "a deployment's id must be model@runtime or model@runtime:variant"
+            )
+        if model_id not in known.models:
+            raise entries.Mistake(f"there is no model called {model_id!r} in [models]")
+        given: dict[str, Any] = {"model": known.models[model_id], "runtime": runtime}
         entry = dict(entry)
         if "source" in entry:
-            source_id = _typed("source", entry.pop("source"), "str")
-            if source_id not in sources:
-                raise _Mistake(f"there is no source called {source_id!r} in [sources]", "source")
-            given["source"] = sources[source_id]
-        deployment = self._make(Deployment, entry_id, entry, **given)
+            source_id = entries.typed("source", entry.pop("source"), "str")
+            if source_id not in known.sources:
+                raise entries.Mistake(
+                    f"there is no source called {source_id!r} in [sources]", "source"
+                )
+            given["source"] = known.sources[source_id]
         if runtime in LOCAL_RUNTIMES:
-            if deployment.source is None:
-                raise _Mistake(f"a deployment on {runtime} needs a source")
-            _refuse(entry, SERVER_FIELDS, "a runtime of this computer")
+            if "source" not in given:
+                raise entries.Mistake(f"a deployment on {runtime} needs a source")
+            entries.refuse(
+                entry, SERVER_FIELDS | providers.DEPLOYMENT_FIELDS, "a runtime of this computer"
+            )
+        elif runtime in known.providers:
+            entries.refuse((*entry, *given), LOCAL_FIELDS, "a server")
+            given["provider"] = provider = providers.own(known.providers[runtime], entry)
+            entry = {
+                "start": provider.start,
+                "sampling": list(provider.sampling),
+                "logprobs": provider.logprobs,
+                **entry,
+            }
+        else:
+            names = ", ".join((*LOCAL_RUNTIMES, *known.providers))
+            raise entries.Mistake(f"there is no runtime called {runtime!r}; known are {names}")
+        deployment = entries.make(Deployment, entry_id, entry, **given)
+        if deployment.local:
             device = re.split(r"[.:]", deployment.device)[0]
             if device and device not in DEVICES[runtime]:
-                known = ", ".join(DEVICES[runtime])
-                raise _Mistake(f"{runtime} has no device {device!r}, only {known}", "device")
-        elif runtime not in SERVER_RUNTIMES:
-            known = ", ".join((*LOCAL_RUNTIMES, *SERVER_RUNTIMES))
-            raise _Mistake(f"there is no runtime called {runtime!r}; known are {known}")
-        else:
-            _refuse((*entry, *given), LOCAL_FIELDS, "a server")
-            if not re.match(r"https?://[^\s/]", deployment.base_url):
-                raise _Mistake("a server needs a base_url that starts with http:// or https://")
+                names = ", ".join(DEVICES[runtime])
+                raise entries.Mistake(f"{runtime} has no device {device!r}, only {names}", "device")
         if bool(deployment.sound_to) != bool(deployment.sound_note):
             key = "sound_to" if deployment.sound_to else "sound_note"
-            raise _Mistake("sound_to and sound_note go together", key)
-        for name in deployment.sampling:
-            if name not in SAMPLING_FIELDS:
-                raise _Mistake(f"there is no sampling field called {name!r}", "sampling")
+            raise entries.Mistake("sound_to and sound_note go together", key)
+        providers.check_day("retired", deployment.retired)
+        providers.check_sampling(deployment.sampling)
         return deployment
 
-    def _wrong(self, table: str, entry_id: str, reason: str, key: str = "") -> CatalogError:
-        where = f"[{table}.{entry_id}]" if entry_id else f"[{table}]"
-        return CatalogError(
-            f"{self.file}, line {self._line(table, entry_id, key)}: {where}: {reason}.",
-            hint="Correct that line; README.md, 'Add a deployment', has an example.",
-        )
 
-    def _line(self, table: str, entry_id: str, key: str) -> int:
-        """The line of the entry, or of `key` in it; 1 where the file spells it in another way."""
-        header = re.compile(
-            rf"\s*\[\s*{re.escape(table)}\s*(\.\s*[\"']?{re.escape(entry_id)}[\"']?\s*)?\]"
-        )
-        found = 1
-        inside = False
-        for number, line in enumerate(self.text.splitlines(), 1):
-            if header.match(line):
-                inside, found = True, number
-                if not key:
-                    return number
-            elif line.lstrip().startswith("["):
-                inside = False
-            elif inside and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
-                return number
-        return found
+def _provider(base: Catalog, entry_id: str, entry: dict[str, Any]) -> Provider:
+    return providers.read(entry_id, entry, base.providers.get(entry_id), LOCAL_RUNTIMES)
+
+
+def _refreshed(item: Deployment, base: Catalog, known: Catalog) -> Deployment:
+    parts: dict[str, Any] = {
+        "model": known.models[item.model.id],
+        "source": item.source and known.sources[item.source.id],
+    }
+    before = item.provider
+    if before is not None and before == base.providers.get(before.id):
+        parts["provider"] = now = known.providers[before.id]
+        for name in ("start", "sampling", "logprobs"):
+            if getattr(item, name) == getattr(before, name):
+                parts[name] = getattr(now, name)
+    return replace(item, **parts)
 
 
 #: kind of source -> the fields that only such a source has
@@ -408,35 +376,7 @@ SOURCE_FIELDS: Mapping[str, set[str]] = {
     "path": {"files"},
 }
 LOCAL_FIELDS = {"source", "convert", "device", "package", "needs", "memory"}
-SERVER_FIELDS = {"base_url", "served_as", "key", "start", "sampling", "logprobs"}
-
-
-class _Mistake(Exception):
-    def __init__(self, reason: str, key: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.key = key
-
-
-def _refuse(entry: Iterable[str], foreign: Collection[str], kind: str) -> None:
-    """A mistake where the entry has one of the fields that entries of its kind have no use for."""
-    for key in entry:
-        if key in foreign:
-            raise _Mistake(f"{key} does not go with {kind}", key)
-
-
-def _typed(key: str, value: Any, annotation: str) -> Any:
-    """`value` where it has the type that the field is annotated with."""
-    if annotation.startswith("tuple"):
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise _Mistake(f"{key} must be a list of strings", key)
-        return tuple(value)
-    if annotation.startswith("bool"):
-        if not isinstance(value, bool):
-            raise _Mistake(f"{key} must be true or false", key)
-    elif annotation.startswith("int"):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise _Mistake(f"{key} must be a whole number, 0 or more", key)
-    elif not isinstance(value, str):
-        raise _Mistake(f"{key} must be a string", key)
-    return value
+SERVER_FIELDS = {
+    "start", "served_as", "sampling", "logprobs", "images", "streamed", "price_in", "price_out",
+    "retired", "retired_source",
+}  # fmt: skip

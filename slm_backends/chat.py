@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from slm_backends.errors import BadRequest, Unsupported
@@ -116,6 +116,7 @@ class Message:
 class Sampling:
     """How the next token is chosen. Ranges and meanings: PARAMETERS.
 
+    `left_out` names fields that are not asked for whatever they hold: the server's default counts.
     Raises BadRequest, with the allowed range in the message, for a value outside of it.
     """
 
@@ -128,6 +129,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, parameter in PARAMETERS.items():
@@ -161,10 +163,10 @@ class Sampling:
         }
         if self.stop:
             names.add("stop")
-        return frozenset(names)
+        return frozenset(names.difference(self.left_out))
 
 
-SAMPLING_FIELDS = frozenset(f.name for f in fields(Sampling))
+SAMPLING_FIELDS = frozenset({*PARAMETERS, "stop"})
 
 
 def checked(parameter: Parameter, value: Any) -> int | float:

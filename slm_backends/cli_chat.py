@@ -17,6 +17,7 @@ from slm_backends import catalog, run, selector
 from slm_backends.chat import Backend, ChatRequest, Message, Sampling
 from slm_backends.endpoints.fake import PREFIX
 from slm_backends.errors import BadRequest, SLMError
+from slm_backends.export import cost, dollars
 from slm_backends.run import Reply, Run
 from slm_backends.terminal import Status, duration, printable, say, say_error
 from slm_backends.worker.wire import write_error
@@ -43,7 +44,7 @@ def chat(
     if prompt is None and sys.stdin.isatty():
         return _Conversation(backend, system, how).hold()
     reply = _watch(run.start(backend, ChatRequest(_messages(system, _prompt(prompt)), how)))
-    return _report(reply)
+    return _report(reply, deployment_id)
 
 
 def _prompt(given: str | None) -> str:
@@ -74,7 +75,8 @@ def _watch(running: Run, *, show_text: bool = True) -> Reply:
             if reply.state == "loading":
                 status.show(f"loading: {reply.load_step}", f"{reply.load_fraction:.0%}")
             elif reply.state == "queued" and reply.queue_reason:
-                status.show(reply.queue_reason, f"place {reply.queue_place} in line")
+                place = f"place {reply.queue_place} in line" if reply.queue_place else ""
+                status.show(reply.queue_reason, place)
             else:
                 status.clear()
             if show_text and len(reply.text) > shown:
@@ -93,12 +95,16 @@ def _watch(running: Run, *, show_text: bool = True) -> Reply:
     return reply
 
 
-def _report(reply: Reply) -> int:
-    """The numbers, or the error, on standard error; the exit code."""
+def _report(reply: Reply, deployment_id: str) -> int:
+    """The numbers, or the error, on standard error; the exit code. Of a server elsewhere that takes
+    its own times, also those that were taken here."""
     if reply.error is not None:
         say_error(reply.error)
     if reply.completion_tokens or reply.error is None:
-        say(_numbers(reply))
+        deployment = catalog.load().deployments.get(deployment_id)
+        say(_numbers(reply, cost(reply, deployment)))
+        if deployment is not None and not deployment.local and reply.server is not None:
+            say(_on_arrival(reply))
     return _exit_code(reply)
 
 
@@ -108,20 +114,36 @@ def _exit_code(reply: Reply) -> int:
     return 0 if reply.state == "done" and reply.finish_reason in ANSWERED else 1
 
 
-def _numbers(reply: Reply) -> str:
+def _numbers(reply: Reply, dollars_spent: float | None) -> str:
     parts = []
     if reply.completion_tokens is not None:
         parts.append(f"{reply.completion_tokens:,} tokens")
     if reply.tokens_per_second is not None:
         parts.append(f"{reply.tokens_per_second:.1f} tok/s")
-    if reply.first_token_s is not None:
-        parts.append(f"first token {duration(reply.first_token_s)}")
+    if reply.wait_s is not None:
+        parts.append(f"first token {duration(reply.wait_s)}")
     if reply.room_s >= 0.1:
         parts.append(f"waiting for memory {duration(reply.room_s)}")
     if reply.load_s >= 0.1:
         parts.append(f"loading {duration(reply.load_s)}")
+    if reply.held_s:
+        parts.append(f"held by the server {duration(reply.held_s)}")
+    if reply.server is not None and reply.server.load_ms >= 100:
+        parts.append(f"loading there {duration(reply.server.load_ms / 1000)}")
     parts.append(f"total {duration(reply.total_s)}")
+    if dollars_spent is not None:
+        parts.append(dollars(dollars_spent))
     parts.append(reply.finish_reason)
+    return " · ".join(parts)
+
+
+def _on_arrival(reply: Reply) -> str:
+    parts = ["these are the server's times; here"]
+    if reply.here_first_s is not None:
+        parts.append(f"first token {duration(reply.here_first_s)}")
+    if reply.here_decode_s and (reply.completion_tokens or 0) > 1:
+        speed = ((reply.completion_tokens or 0) - 1) / reply.here_decode_s
+        parts.append(f"{speed:.1f} tok/s")
     return " · ".join(parts)
 
 
@@ -163,6 +185,7 @@ def _document(deployment_id: str, reply: Reply, sampling: dict[str, Any]) -> dic
         "timings": {
             "room_s": reply.room_s,
             "load_s": reply.load_s,
+            "held_s": reply.held_s,
             "queue_s": reply.queue_s,
             "first_token_s": reply.first_token_s,
             "decode_s": reply.decode_s,
@@ -170,7 +193,11 @@ def _document(deployment_id: str, reply: Reply, sampling: dict[str, Any]) -> dic
             "tokens_per_second": reply.tokens_per_second,
             "characters_per_second": reply.characters_per_second,
             "counted_by_server": reply.counted,
+            "here_first_s": reply.here_first_s,
+            "here_decode_s": reply.here_decode_s,
+            "server": asdict(reply.server) if reply.server else None,
         },
+        "cost_usd": cost(reply, catalog.load().deployments.get(deployment_id)),
         "sampling": sampling,
         "about": asdict(reply.about),
     }
@@ -232,6 +259,6 @@ class _Conversation:
         asked = Message("user", question)
         request = ChatRequest((*self._first, *self._turns, asked), self._sampling)
         reply = _watch(run.start(self._backend, request))
-        self._code = _report(reply)
+        self._code = _report(reply, self._backend.id)
         if reply.text:  # a turn without an answer would leave two questions in a row
             self._turns += [asked, Message("assistant", reply.text)]

@@ -23,15 +23,25 @@ from slm_backends.terminal import WIDTH, Status, count, duration, megabytes, say
 BAR = 24  # characters of a progress bar
 FULL_NOTES = 6  # lines of advice below a list at most; `show` has the rest
 HERE = ("ready", "loaded")
+PROBE_SECONDS = 20.0  # that servers have to answer, all at once
 
 
 def show_list(
-    *, as_json: bool, ready: bool, fitting: bool, family: str | None, runtime: str | None
+    *,
+    as_json: bool,
+    ready: bool,
+    fitting: bool,
+    family: str | None,
+    runtime: str | None,
+    probe: bool,
 ) -> int:
-    """Print the deployments that all of these filters let through."""
+    """Print the deployments that all of these filters let through; with `probe`, after asking the
+    servers that are set up."""
     known = list(catalog.load().deployments.values())
     _check_known("family", family, {item.model.family for item in known})
     _check_known("runtime", runtime, {item.runtime for item in known})
+    if probe:
+        selector.ask_servers(PROBE_SECONDS)
     states = {item.id: selector.state(item) for item in known}
     shown = [
         item
@@ -42,7 +52,8 @@ def show_list(
         and (runtime is None or item.runtime == runtime.lower())
     ]
     if as_json:
-        print(json.dumps([_entry(item) for item in shown], indent=2, ensure_ascii=False))
+        entries = [_entry(item, states[item.id]) for item in shown]
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
         return 0
     if not shown:
         print(f"None of {len(known)} deployments is like that.")
@@ -79,7 +90,7 @@ def rows(deployments: Sequence[Deployment]) -> list[str]:
 def _row(deployment: Deployment, state: selector.State, width: int) -> str:
     size = megabytes(size_of(deployment)) if deployment.local else "-"
     fits = fit.fits(deployment).word if deployment.local else ""
-    return f"{deployment.id:<{width}}  {size:>8}  {state.word:<13}  {fits}".rstrip()
+    return f"{deployment.id:<{width}}  {size:>8}  {state.label:<13}  {fits}".rstrip()
 
 
 def _check_known(name: str, chosen: str | None, known: set[str]) -> None:
@@ -108,8 +119,7 @@ def size_of(deployment: Deployment) -> int:
     return store.size(deployment) or deployment.size
 
 
-def _entry(deployment: Deployment) -> dict[str, Any]:
-    state = selector.state(deployment)
+def _entry(deployment: Deployment, state: selector.State) -> dict[str, Any]:
     model = deployment.model
     verdict = fit.fits(deployment) if deployment.local else None
     source = asdict(deployment.source) if deployment.source else {}
@@ -140,7 +150,13 @@ def _entry(deployment: Deployment) -> dict[str, Any]:
         "need_context": verdict.need.context if verdict else None,
         "fits": verdict.fits if verdict else None,
         "fits_now": verdict.fits_now if verdict else None,
+        "served_as": deployment.served_as or None,
+        "key_variable": deployment.key or None,
+        "retired": deployment.retired or None,
+        "price_in": deployment.price_in or None,
+        "price_out": deployment.price_out or None,
         "state": state.word,
+        "label": state.label,
         "usable": state.usable,
         "reason": state.reason,
     }

@@ -93,8 +93,8 @@ def _servable(deployment_id: str) -> Deployment:
     deployment = catalog.load().deployment(deployment_id)
     if not deployment.local:
         raise BadRequest(
-            f"{deployment_id} is on a server already, at {deployment.base_url}.",
-            hint="Use that address.",
+            f"{deployment_id} is on a server already.",
+            hint=f"python -m slm_backends show {deployment_id} tells its address.",
         )
     missing = selector.not_installed(deployment)
     if missing:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from slm_backends import catalog, fit, selector, store
+from slm_backends import catalog, fit, selector, settings, store
+from slm_backends.access import EVERYONE
 from slm_backends.catalog import Deployment, Model, Source
 from slm_backends.cli_models import headline, rows
+from slm_backends.errors import SLMError
+from slm_backends.providers import Provider
 from slm_backends.terminal import WIDTH, megabytes
 
 LABEL = 12  # columns of the names on the left
@@ -40,14 +43,13 @@ def show(wanted: str, tokens: int | None) -> int:
 def _of_deployment(deployment: Deployment, tokens: int | None) -> Iterator[tuple[str, str]]:
     state = selector.state(deployment)
     yield "runtime", deployment.runtime_name
-    yield "state", state.word
+    yield "state", state.label
     yield "next", _next(deployment, state)
     artefact = deployment.artefact
     precision = "" if deployment.precision in artefact else deployment.precision
     yield "artefact", ", ".join(filter(None, (artefact, precision)))
-    if not deployment.local:
-        yield "address", deployment.base_url
-        yield "honours", ", ".join(deployment.sampling)
+    if deployment.provider is not None:
+        yield from _of_server(deployment, deployment.provider)
         return
     assert deployment.source is not None
     yield "comes from", _origin(deployment.source)
@@ -80,6 +82,39 @@ def _of_deployment(deployment: Deployment, tokens: int | None) -> Iterator[tuple
     yield "needs", deployment.needs
     if deployment.sound_to:
         yield "sound to", f"{deployment.sound_to:,} tokens. {deployment.sound_note}"
+
+
+def _of_server(deployment: Deployment, provider: Provider) -> Iterator[tuple[str, str]]:
+    yield "served as", deployment.served_as or deployment.model.id
+    yield "address", _address(provider)
+    yield "key", _where(provider.key) or "none needed"
+    yield "honours", ", ".join(deployment.sampling)
+    if deployment.price_in or deployment.price_out:
+        prices = f"${deployment.price_in:g} in, ${deployment.price_out:g} out"
+        yield "price", f"{prices}, for a million tokens"
+    yield "retired", " ".join(filter(None, (deployment.retired, deployment.retired_source)))
+    yield "provider", " ".join(filter(None, (provider.notice, provider.names)))
+    checked = f", looked up {provider.checked}" if provider.checked else ""
+    yield "source", f"{provider.source}{checked}" if provider.source else ""
+
+
+def _address(provider: Provider) -> str:
+    try:
+        address = EVERYONE.connection(provider).base_url
+    except SLMError as error:
+        return error.message
+    variable = _where(provider.address) if settings.source(provider.address) else provider.address
+    if not address:
+        return f"{variable} gives it, as in {provider.form}"
+    return f"{address} ({variable})" if settings.source(provider.address) else address
+
+
+def _where(variable: str) -> str:
+    """A variable and where it is set; never what it holds."""
+    if not variable:
+        return ""
+    source = settings.source(variable)
+    return f"{variable}, from {source}" if source else f"{variable}, which is not set"
 
 
 def _of_model(model: Model) -> Iterator[tuple[str, str]]:

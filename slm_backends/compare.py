@@ -50,7 +50,7 @@ def relation(first: Deployment, second: Deployment) -> Relation:
 def _weights(deployment: Deployment) -> tuple[object, str]:
     """What is equal for equal weights."""
     if deployment.source is None:
-        return deployment.base_url, deployment.served_as
+        return deployment.provider, deployment.served_as
     kind = convert.KINDS.get(deployment.convert)
     converted = "" if kind and kind.exact else deployment.convert
     return replace(deployment.source, id="", size=0, download=0), converted

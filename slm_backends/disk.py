@@ -25,9 +25,9 @@ def check(what: str, needed: Mapping[Path, int], hint: str = HINT) -> None:
         first, before = disks.get(disk, (folder, 0))
         disks[disk] = (first, before + count)
     for folder, count in disks.values():
-        if (free := _free(folder)) < count:
+        if (left := free(folder)) < count:
             raise DiskFull(
-                f"{what} takes {megabytes(count)} of disk space, and {megabytes(free)} are free "
+                f"{what} takes {megabytes(count)} of disk space, and {megabytes(left)} are free "
                 f"in {folder}.",
                 hint=hint,
             )
@@ -40,12 +40,13 @@ def is_full(error: OSError) -> bool:
 def filled_up(what: str, folder: Path, hint: str = HINT) -> DiskFull:
     """The error for a disk that filled up half way."""
     return DiskFull(
-        f"The disk filled up while {what}; {megabytes(_free(folder))} are free in {folder}.",
+        f"The disk filled up while {what}; {megabytes(free(folder))} are free in {folder}.",
         hint=hint,
     )
 
 
-def _free(folder: Path) -> int:
+def free(folder: Path) -> int:
+    """Bytes that are free on the disk that holds the folder, or would hold it."""
     return shutil.disk_usage(_existing(folder)).free
 
 

@@ -1,8 +1,9 @@
 """`doctor`: what works on this computer, what does not, and what to do about it.
 
 Knows what each part of the playground needs. Looks, and changes nothing. Runtimes are imported in
-processes of their own, since one that is broken may take its process along. Nothing beyond this
-computer is asked, and no value is shown of a variable that may hold a key.
+processes of their own, since one that is broken may take its process along. Beyond this computer
+only servers are asked that the owner has set up, for their list of models; no value is shown of a
+variable that may hold a key.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import importlib.util
 import json
 import os
 import platform
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
-from slm_backends import catalog, run, selector, store
-from slm_backends.catalog import LOCAL_RUNTIMES, Deployment
+from slm_backends import catalog, disk, run, selector, settings, store
+from slm_backends.access import EVERYONE, Connection
+from slm_backends.catalog import LOCAL_RUNTIMES, Catalog, Deployment
 from slm_backends.chat import ChatRequest, Message, Sampling
 from slm_backends.errors import SLMError
-from slm_backends.selector import gigabytes
+from slm_backends.fit import gigabytes, memory_budget
+from slm_backends.health import Health
 from slm_backends.terminal import WIDTH, duration, megabytes
 
 EMBEDDED = "smollm2-135m-instruct"  # the model that `make setup` brings
@@ -39,9 +40,13 @@ OLLAMA_PORT = 11434
 CONNECT_SECONDS = 0.5
 PROBE_SECONDS = 60
 ANSWER_SECONDS = 180
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SERVERS_SECONDS = 20.0  # that servers have to answer, all at once
+NAMED = 3  # deployments that are named for a server that has them
 #: Of these the value is shown.
-SHOWN = ("SLM_HOME", "SLM_CATALOG", "SLM_MEMORY_GB", "SLM_CONTEXT", "SLM_IDLE_MINUTES")
+SHOWN = (
+    "SLM_HOME", "SLM_CATALOG", "SLM_MEMORY_GB", "SLM_CONTEXT", "SLM_IDLE_MINUTES", "SLM_SECRETS",
+    "SLM_ENTRA", "SLM_PROBE_TOKENS", "SLM_VISITORS_ADD_SERVERS",
+)  # fmt: skip
 
 #: runtime -> a program that prints the devices it computes on
 PROBES = {
@@ -131,7 +136,7 @@ def _computer() -> Iterator[Finding]:
         "memory",
         "ok" if enough else "warning",
         f"{gigabytes(memory.total)}, {gigabytes(memory.available)} of it free; "
-        f"models may take {gigabytes(selector.memory_budget())} together",
+        f"models may take {gigabytes(memory_budget())} together",
         "" if enough else f"Close other programs: the smallest model takes {gigabytes(needed)}.",
     )
 
@@ -140,7 +145,7 @@ def _store() -> Iterator[Finding]:
     home = store.home()
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     writable = os.access(existing, os.W_OK)
-    free = shutil.disk_usage(existing).free
+    free = disk.free(home)
     roomy = free >= ROOM
     level: Level = "ok" if writable and roomy else "warning"
     todo = "" if roomy else "Make room, or set SLM_HOME to a folder on another disk."
@@ -257,26 +262,76 @@ def _ports() -> Iterator[Finding]:
 
 
 def _endpoints() -> Iterator[Finding]:
-    servers: dict[str, list[Deployment]] = {}
-    for deployment in catalog.load().deployments.values():
-        if not deployment.local:
-            servers.setdefault(deployment.base_url, []).append(deployment)
-    for url, deployments in servers.items():
-        ids = ", ".join(item.id for item in deployments)
-        missing = {item.key for item in deployments if item.key and not os.environ.get(item.key)}
-        address = urlsplit(url)
-        host = address.hostname or ""
-        port = address.port or (443 if address.scheme == "https" else 80)
-        if missing:
-            keys = ", ".join(sorted(missing))
-            yield Finding(ids, "warning", f"no key for {url}", f"Set {keys}.")
-        elif host not in LOOPBACK:
-            yield Finding(ids, "ok", f"at {url}, which was not asked")
-        elif _answers(host, port):
-            yield Finding(ids, "ok", f"{url} answers")
+    """A line for each server. What is asked is asked of all at once."""
+    selector.ask_servers(SERVERS_SECONDS)
+    known = catalog.load()
+    for provider in known.servers:
+        name = provider.name
+        if not provider.base_url and not provider.address:
+            yield Finding(name, "ok", "each at its own address: README.md, 'Add a server'")
+            continue
+        if provider not in known.providers.values():
+            name = f"{name} at {provider.base_url}"
+        try:
+            connection = EVERYONE.connection(provider)
+        except SLMError as error:
+            yield Finding(name, "problem", error.message, error.hint)
+            continue
+        health = selector.health(provider)
+        if connection.ended:
+            yield Finding(name, "ok", f"{health.label}. {provider.notice}")
+        elif connection.missing:
+            yield _not_set_up(name, connection)
+        elif not connection.configured:
+            detail = f"at {connection.base_url}, which is asked when a model on it is"
+            yield Finding(name, "ok", detail)
         else:
-            starts = "\n".join(dict.fromkeys(item.start for item in deployments if item.start))
-            yield Finding(ids, "warning", f"nobody answers at {url}", starts)
+            yield _asked(name, connection, health, known)
+
+
+def _not_set_up(name: str, connection: Connection) -> Finding:
+    """What nobody has begun to set up is no fault."""
+    provider = connection.provider
+    own = provider not in catalog.load().providers.values()
+    begun = own or connection.given or bool(connection.key)
+    form = f" It looks like {provider.form}." if provider.form and not connection.base_url else ""
+    return Finding(
+        name,
+        "warning" if begun else "ok",
+        f"not set up: it needs {connection.missing}",
+        f"Set {connection.missing}.{form}" if begun else "",
+    )
+
+
+def _asked(name: str, connection: Connection, health: Health, known: Catalog) -> Finding:
+    provider = connection.provider
+    if connection.entra:
+        key = ", with a token of Entra ID"
+    else:
+        source = settings.source(provider.key) if connection.key else ""
+        key = f", with {provider.key} from {source}" if source else ""
+    if health.word != "ready":
+        detail = f"{connection.base_url}{key}: {health.label}. {health.reason}".strip()
+        return Finding(name, "warning", detail, _remedy(connection, health))
+    here = [item for item in known.deployments.values() if item.provider == provider]
+    found = [item.id for item in here if selector.state(item).word == "ready"]
+    number = len(health.models or ())
+    listed = f"it lists {number} model{'' if number == 1 else 's'}"
+    if provider.lists:
+        named = ", ".join(found[:NAMED]) + (" ..." if len(found) > NAMED else "")
+        listed += f", {len(found)} of them in the catalog" + (f": {named}" if found else "")
+    took = f"{1000 * (health.round_trip_s or 0.0):.0f} ms"
+    return Finding(name, "ok", f"{connection.base_url} answered in {took}{key}; {listed}")
+
+
+def _remedy(connection: Connection, health: Health) -> str:
+    provider = connection.provider
+    if health.word == "needs key":
+        return f"Check {provider.key}." if provider.key else "Name a variable with its key."
+    if health.word == "not reachable":
+        variable = provider.address if connection.given else "its address"
+        return provider.start or f"Check {variable}, and that the server runs."
+    return ""
 
 
 def _answers(host: str, port: int) -> bool:
@@ -288,11 +343,24 @@ def _answers(host: str, port: int) -> bool:
 
 
 def _variables() -> Iterator[Finding]:
-    keys = {item.key for item in catalog.load().deployments.values() if item.key}
-    names = sorted(name for name in os.environ if name.startswith("SLM_") or name in keys)
-    for name in names:
-        yield Finding(name, "ok", os.environ[name] if name in SHOWN else "set, value not shown")
-    if not names:
+    known = catalog.load().servers
+    servers = {name for item in known for name in (item.key, item.address) if name}
+    found = {name for name in os.environ if name.startswith("SLM_") or name in servers}
+    file = settings.secrets_file()
+    try:
+        inside = settings.names()
+        if file.exists():
+            yield Finding(str(file), "ok", f"{len(inside)} names")
+    except SLMError as error:
+        inside = []
+        yield Finding(str(file), "problem", error.message, error.hint)
+    for name in sorted({*found, *inside}):
+        if name in SHOWN and name in os.environ:
+            yield Finding(name, "ok", os.environ[name])
+        else:
+            place = "the environment" if name in found else file.name
+            yield Finding(name, "ok", f"set in {place}, value not shown")
+    if not found:
         yield Finding("SLM_*", "ok", "none is set")
 
 

@@ -167,8 +167,14 @@ class MemoryExceeded(SLMError):
 
 
 class Unavailable(SLMError):
+    """`retry_after` as in Busy."""
+
     status = 503
     code = "unavailable"
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class Filtered(SLMError):

@@ -7,22 +7,26 @@ Keys are not part of any of it. Knows nothing of pages.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from slm_backends.catalog import Deployment
 from slm_backends.chat import ChatRequest
 from slm_backends.run import Reply
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One prompt in one pane: the whole request, and the reply to it."""
+    """One prompt in one pane: the whole request, and the reply to it. `cost` is in US dollars, None
+    where it is not known."""
 
     deployment: str
     request: ChatRequest
     reply: Reply
+    cost: float | None = None
 
 
 Panes = Sequence[Sequence[Exchange]]
@@ -64,25 +68,49 @@ def to_markdown(panes: Panes, harmless: Callable[[str], str] = str) -> str:
                 harmless(exchange.reply.text) or "*(no text)*",
                 "",
             ]
-            lines += [f"*{numbers(exchange.reply)}*", "", f"`{_parameters(exchange.request)}`", ""]
+            lines += [
+                f"*{numbers(exchange.reply, exchange.cost)}*",
+                "",
+                f"`{_parameters(exchange.request)}`",
+                "",
+            ]
             if exchange.reply.error is not None:
                 lines += ["Error:", "", *_quoted(exchange.reply.error.message), ""]
     return "\n".join(lines)
 
 
-def numbers(reply: Reply) -> str:
+def numbers(reply: Reply, cost: float | None = None) -> str:
     """The line under a reply, as plain text."""
     parts: list[str] = []
     if reply.completion_tokens is not None:
         parts.append(f"{reply.completion_tokens:,} tokens")
     if reply.tokens_per_second is not None:
         parts.append(f"{reply.tokens_per_second:.1f} tok/s")
-    if reply.first_token_s is not None:
-        parts.append(f"first token {seconds(reply.first_token_s)}")
+    if reply.wait_s is not None:
+        parts.append(f"first token {seconds(reply.wait_s)}")
     parts.append(seconds(reply.total_s))
+    if cost is not None:
+        parts.append(dollars(cost))
     if reply.finish_reason:
         parts.append(reply.finish_reason)
     return " · ".join(parts)
+
+
+def cost(reply: Reply, deployment: Deployment | None) -> float | None:
+    """US dollars for a reply: its tokens at the catalog's prices for a million of them. None where
+    a price or a count is not known. Cached tokens count in full, as their prices are not known."""
+    if deployment is None or not (deployment.price_in and deployment.price_out):
+        return None
+    if reply.prompt_tokens is None or reply.completion_tokens is None:
+        return None
+    tokens_in, tokens_out = reply.prompt_tokens, reply.completion_tokens
+    return (tokens_in * deployment.price_in + tokens_out * deployment.price_out) / 1e6
+
+
+def dollars(value: float) -> str:
+    """As in $0.00012: two digits that say something, and cents at least."""
+    places = 2 if value <= 0 else max(2, 1 - math.floor(math.log10(value)))
+    return f"${value:,.{places}f}"
 
 
 def seconds(value: float) -> str:
@@ -113,12 +141,18 @@ def _record(exchange: Exchange) -> dict[str, Any]:
             "cached_tokens": reply.cached_tokens,
             "tokens_per_second": reply.tokens_per_second,
             "characters_per_second": reply.characters_per_second,
+            "room_s": reply.room_s,
             "load_s": reply.load_s,
+            "held_s": reply.held_s,
             "queue_s": reply.queue_s,
             "first_token_s": reply.first_token_s,
             "decode_s": reply.decode_s,
             "total_s": reply.total_s,
             "measured_by": "server" if reply.counted else "client",
+            "here_first_s": reply.here_first_s,
+            "here_decode_s": reply.here_decode_s,
+            "server": None if reply.server is None else asdict(reply.server),
+            "cost_usd": exchange.cost,
         },
     }
 

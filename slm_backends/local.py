@@ -314,7 +314,7 @@ class LocalBackend:
             worker.base_url,
             self.id,
             self.capabilities,
-            api_key=worker.token,
+            key=worker.token,
             about=worker.about,
             ours=True,
         )

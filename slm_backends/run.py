@@ -85,6 +85,12 @@ class Reply:
         return self.state in ENDED
 
     @property
+    def wait_s(self) -> float | None:
+        """To the first token, by the server's clock where it sends its times. Else by ours, from
+        when the prompt was sent: how much of that was a queue, nobody knows."""
+        return self.first_token_s if self.counted else self.here_first_s
+
+    @property
     def tokens_per_second(self) -> float | None:
         """Decode speed: tokens after the first over the time between the first and the last."""
         if not self.completion_tokens or self.completion_tokens < 2 or not self.decode_s:

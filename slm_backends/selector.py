@@ -3,38 +3,42 @@
     selector.backend("smollm2-135m-instruct@onnx")   # at once; its first request loads it
 
 Knows which backends there are, whether a deployment can answer here, and what is loaded. A worker's
-life is local.py's, who may load is memory.py's. Knows no runtime and no page.
+life is local.py's, who may load is memory.py's, how a server is asked is remote.py's. Where a
+visitor has typed a key or an address, the backends made with it are kept apart, under their Access:
+nobody else is ever given them. Knows no runtime and no page.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
-import os
 import re
 import shutil
 import sys
 import threading
+import time
+import weakref
+from collections.abc import Iterable
+from concurrent import futures
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slm_backends import background, catalog, fit, store
-from slm_backends.catalog import Deployment
-from slm_backends.chat import SAMPLING_FIELDS, About, Backend, Capabilities, Loading
+from slm_backends import background, catalog, fit, remote, settings, store
+from slm_backends.access import EVERYONE, Access, Connection
+from slm_backends.catalog import Deployment, Model
+from slm_backends.chat import SAMPLING_FIELDS, Backend, Loading
 from slm_backends.endpoints.fake import PREFIX, FakeBackend
-from slm_backends.endpoints.openai import OpenAIBackend
-from slm_backends.errors import BadRequest, SLMError, Unauthorized
-from slm_backends.fit import free_memory as free_memory
-from slm_backends.fit import gigabytes as gigabytes
-from slm_backends.fit import memory_budget as memory_budget
-from slm_backends.fit import total_memory as total_memory
-from slm_backends.local import LocalBackend
-from slm_backends.local import Worker as Worker
+from slm_backends.errors import BadRequest, SLMError
+from slm_backends.health import UNKNOWN, Board, Health
+from slm_backends.local import LocalBackend, Worker
 from slm_backends.memory import Memory
+from slm_backends.providers import Provider
+from slm_backends.remote import RemoteBackend
 from slm_backends.worker import engines
 
 #: OpenVINO's device -> what the system has where it has a driver for such a device
@@ -49,16 +53,37 @@ class State:
     fetchable          its weights are not here yet
     not installed      its runtime's package is missing
     not here           this computer lacks what it needs
-    needs key          an environment variable is not set
-    unknown            a server that nobody has asked yet
+    needs key          its server was given no key, or no address, or refused the key
+    unknown            a server that nobody has asked yet, or that does not say
+    not reachable, rate limited, retired  what its server, or its provider, last said
+
+    `label` is the word as it is shown: with the day or the time of some.
     """
 
     word: str
     reason: str = ""
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.word)
 
     @property
     def usable(self) -> bool:
-        return self.word in ("ready", "loaded", "unknown")
+        """Whether it may be asked. A server that was silent may have been started since."""
+        return self.word in ("ready", "loaded", "unknown", "not reachable", "rate limited")
+
+
+class _Shelf:
+    """What belongs to those who share their connections: everyone, or one visitor."""
+
+    def __init__(self) -> None:
+        self.backends: dict[str, RemoteBackend] = {}
+        self.board = Board()
+
+    def close(self) -> None:
+        for backend in self.backends.values():
+            background.submit(backend.leave())
+        self.backends = {}
 
 
 class Selector:
@@ -68,42 +93,93 @@ class Selector:
         self._backends: dict[str, Backend] = {}
         self._lock = threading.Lock()
         self._memory = Memory(self.loaded)
+        self._everyones = _Shelf()
+        self._visitors: weakref.WeakKeyDictionary[Access, _Shelf] = weakref.WeakKeyDictionary()
 
-    def backend(self, deployment_id: str) -> Backend:
-        """The backend of that id, the same object for every caller. From any thread, at once.
+    def backend(self, deployment_id: str, access: Access = EVERYONE) -> Backend:
+        """The backend of that id, from any thread, at once: the same object for every caller, but
+        for servers that this visitor reaches with a key or at an address of their own.
 
-        Raises NotFound, or Unauthorized where the key that the deployment names is not set.
+        Raises NotFound, Unauthorized where its server was given no address or no key, and Retired
+        where its provider has ended: a key that is set for something else is not sent there.
         """
         with self._lock:
             cached = self._backends.get(deployment_id)
-            if cached is None:
-                cached = self._backends[deployment_id] = self._make(deployment_id)
-            return cached
+            if cached is not None:
+                return cached
+            if deployment_id.startswith(PREFIX):
+                made: Backend = FakeBackend(deployment_id)
+            else:
+                deployment = access.catalog().deployment(deployment_id)
+                if deployment.provider is not None:
+                    return self._remote(deployment, deployment.provider, access)
+                made = LocalBackend(deployment, self._memory)
+            self._backends[deployment_id] = made
+            return made
 
-    def _make(self, deployment_id: str) -> Backend:
-        if deployment_id.startswith(PREFIX):
-            return FakeBackend(deployment_id)
-        deployment = catalog.load().deployment(deployment_id)
-        if deployment.local:
-            return LocalBackend(deployment, self._memory)
-        key = os.environ.get(deployment.key, "") if deployment.key else ""
-        if deployment.key and not key:
-            raise Unauthorized(
-                f"{deployment_id} needs a key.", hint=f"Set the variable {deployment.key}."
-            )
-        return OpenAIBackend(
-            deployment_id,
-            deployment.base_url,
-            deployment.served_as or deployment.model.id,
-            Capabilities(
-                frozenset(deployment.sampling),
-                deployment.model.context,
-                logprobs=deployment.logprobs,
-            ),
-            api_key=key,
-            about=About(deployment.runtime_name, artefact=deployment.artefact),
-            start_hint=deployment.start,
+    def _remote(self, deployment: Deployment, provider: Provider, access: Access) -> RemoteBackend:
+        connection = access.connection(provider)
+        if connection.ended:
+            raise remote.ended(connection)
+        if connection.missing:
+            raise remote.missing(connection)
+        shelf = self._shelf(connection, access)
+        cached = shelf.backends.get(deployment.id)
+        if cached is not None:
+            if cached.connection == connection and cached.deployment == deployment:
+                return cached
+            background.submit(cached.leave())
+        made = shelf.backends[deployment.id] = RemoteBackend(deployment, connection, shelf.board)
+        return made
+
+    def _shelf(self, connection: Connection, access: Access) -> _Shelf:
+        if not connection.own:
+            return self._everyones
+        if access not in self._visitors:
+            self._visitors[access] = shelf = _Shelf()
+            weakref.finalize(access, shelf.close)
+        return self._visitors[access]
+
+    def health(self, provider: Provider, access: Access = EVERYONE, served_as: str = "") -> Health:
+        """What is known of a server, or of one model on it. Asks nobody."""
+        connection = access.connection(provider)
+        with self._lock:
+            board = self._shelf(connection, access).board
+        known = board.model(connection, served_as) if served_as else board.server(connection)
+        if connection.ended:
+            return replace(known, word="retired", reason=provider.notice, on=provider.retired)
+        if connection.missing:
+            return Health("needs key", f"It needs {connection.missing}.")
+        return known
+
+    def probe(
+        self, provider: Provider, access: Access = EVERYONE, deployment: Deployment | None = None
+    ) -> Future[Health]:
+        """Ask a server for its models; and that deployment for one token, where the owner allows it
+        with SLM_PROBE_TOKENS=1. Raises as `backend` does."""
+        asked = deployment or Deployment(
+            provider.place, Model("", provider.name), provider.id, provider=provider
         )
+        one_token = deployment is not None and settings.flag("SLM_PROBE_TOKENS", default=False)
+        with self._lock:
+            backend = self._remote(asked, provider, access)
+        return background.submit(backend.probe(one_token=one_token))
+
+    def look(self, provider: Provider, access: Access = EVERYONE) -> Health:
+        """What is known of a server; where that is old and somebody has configured the server, it
+        is asked anew in the background."""
+        known = self.health(provider, access)
+        connection = access.connection(provider)
+        if connection.configured and not known.fresh and not self.probing(provider, access):
+            self.probe(provider, access)
+            background.submit(asyncio.sleep(0)).result()  # it has begun: `probing` knows of it
+        return known
+
+    def probing(self, provider: Provider, access: Access = EVERYONE) -> bool:
+        """Whether that server is being asked now."""
+        connection = access.connection(provider)
+        with self._lock:
+            return self._shelf(connection, access).board.asking(connection)
 
     def loaded(self) -> list[LocalBackend]:
         """Local backends whose worker runs, most recently used last."""
@@ -167,30 +243,52 @@ class Selector:
                 worker.stop()
 
 
-def check(deployment_id: str) -> None:
+def ask_servers(seconds: float) -> None:
+    """Ask every server that the owner has set up, all at once, and wait for that long at most; then
+    each deployment that looks ready for one token, where the owner allows that."""
+    known = catalog.load()
+    deadline = time.monotonic() + seconds
+    asked = []
+    for provider in known.servers:
+        with contextlib.suppress(SLMError):  # set up wrongly: `state` says how
+            if EVERYONE.connection(provider).configured:
+                asked.append(probe(provider))
+    futures.wait(asked, seconds)
+    if not settings.flag("SLM_PROBE_TOKENS", default=False):
+        return
+    for item in known.deployments.values():
+        if item.provider is not None and state(item).word == "ready":
+            left = max(0.0, deadline - time.monotonic())
+            futures.wait([probe(item.provider, deployment=item)], left)
+
+
+def check(deployment_id: str, access: Access = EVERYONE) -> None:
     """Raise NotFound unless there is such a deployment."""
     if deployment_id.startswith(PREFIX):
         FakeBackend(deployment_id)
     else:
-        catalog.load().deployment(deployment_id)
+        access.catalog().deployment(deployment_id)
 
 
-def honoured(deployment_id: str) -> tuple[str, frozenset[str]]:
+def honoured(deployment_id: str, access: Access = EVERYONE) -> tuple[str, frozenset[str]]:
     """(the runtime's name, the fields of Sampling that this deployment honours), without a key."""
     if deployment_id.startswith(PREFIX):
         return "Fake", SAMPLING_FIELDS
-    deployment = catalog.load().deployment(deployment_id)
+    deployment = access.catalog().deployment(deployment_id)
     if deployment.local:
         return deployment.runtime_name, engines.sampling_fields(deployment.runtime)
-    return deployment.runtime_name, frozenset(deployment.sampling)
+    try:
+        fields = backend(deployment_id, access).capabilities.sampling
+    except SLMError:
+        fields = frozenset(deployment.sampling)
+    return deployment.runtime_name, fields
 
 
-def state(deployment: Deployment) -> State:
-    """Whether this deployment can answer now. Looks at files and variables, asks no server."""
-    if not deployment.local:
-        if deployment.key and not os.environ.get(deployment.key):
-            return State("needs key", f"set {deployment.key}")
-        return State("unknown", deployment.start)
+def state(deployment: Deployment, access: Access = EVERYONE) -> State:
+    """Whether this deployment can answer now, as far as is known. Looks at files, variables and
+    what servers said before; asks no server."""
+    if deployment.provider is not None:
+        return _state_of_server(deployment, deployment.provider, access)
     lacking = _lacking(deployment)
     if lacking:
         return State("not here", f"needs {lacking}")
@@ -204,6 +302,38 @@ def state(deployment: Deployment) -> State:
     cached = _selector._backends.get(deployment.id)
     loaded = isinstance(cached, LocalBackend) and cached.loaded
     return State("loaded" if loaded else "ready", "" if loaded else too_large)
+
+
+def _state_of_server(deployment: Deployment, provider: Provider, access: Access) -> State:
+    name = deployment.served_as or deployment.model.id
+    try:
+        connection = access.connection(provider)
+        known = health(provider, access, name)
+    except SLMError as error:  # what is set can be no key or no address, or cannot be read
+        return State("needs key", error.message)
+    if connection.ended:
+        return State("retired", known.reason, known.label)
+    listed = known.models if provider.lists and known.word == "ready" else None
+    named = listed is not None and _lists(listed, name)
+    # That the server answers says nothing of a model which was taken from it.
+    if deployment.retired and not named and not (known.of_model and known.word == "ready"):
+        gone = f"{provider.name} does not run it any more"
+        return State("retired", gone, f"retired on {deployment.retired}")
+    if connection.missing:
+        return State("needs key", f"set {connection.missing}, or type it on the Models page")
+    if listed is not None and not named and not known.of_model:
+        return State("unknown", f"the server does not list {name}")
+    if known is UNKNOWN:
+        return State("unknown", deployment.start)
+    reason = known.reason
+    if known.word == "not reachable":
+        reason = f"{reason} {deployment.start}".strip()
+    return State(known.word, reason, known.label)
+
+
+def _lists(models: Iterable[str], name: str) -> bool:
+    """Whether a server's list has that name; Ollama's names may leave `:latest` out."""
+    return name in models or f"{name}:latest" in models
 
 
 def not_installed(deployment: Deployment) -> str:
@@ -265,4 +395,8 @@ load_failure = _selector.load_failure
 unload = _selector.unload
 loaded = _selector.loaded
 workers = _selector.workers
+health = _selector.health
+probe = _selector.probe
+look = _selector.look
+probing = _selector.probing
 close = _selector.close

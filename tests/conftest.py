@@ -11,7 +11,8 @@ import twins
 from offline import sitecustomize as offline
 
 from slm_backends import catalog, selector, store
-from slm_backends.selector import LocalBackend, Selector
+from slm_backends.local import LocalBackend
+from slm_backends.selector import Selector
 
 #: What `make setup` brings, and what `make test` brings beside that.
 EMBEDDED = ("smollm2-135m-instruct@onnx", "smollm2-135m-instruct@openvino")
@@ -27,6 +28,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 for _name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[_name]
+# Nor a key, an address or a file of secrets of whoever runs the tests.
+for _provider in catalog.load().providers.values():
+    os.environ.pop(_provider.key, None)
+    os.environ.pop(_provider.address, None)
+os.environ["SLM_SECRETS"] = str(Path(__file__).with_name("nowhere.toml"))
 
 
 @pytest.fixture(autouse=True)

@@ -169,11 +169,12 @@ def test_what_a_deployment_needs_is_said(shipped: catalog.Catalog) -> None:
         assert item.device in item.variant, item.id
 
 
-def test_servers_are_told_how_to_get_the_model(shipped: catalog.Catalog) -> None:
-    servers = [item for item in shipped.deployments.values() if not item.local]
-    for item in servers:
-        assert f"`ollama pull {item.served_as}`" in item.start
-    assert len({item.served_as for item in servers}) == len(servers)
+def test_no_server_has_two_deployments_of_one_name(shipped: catalog.Catalog) -> None:
+    named = [
+        (item.runtime, item.served_as) for item in shipped.deployments.values() if not item.local
+    ]
+    assert len(set(named)) == len(named)
+    assert all(served_as for _, served_as in named)
 
 
 def test_runtimes_that_go_wrong_past_some_length_are_marked(shipped: catalog.Catalog) -> None:
@@ -264,7 +265,8 @@ def test_missing_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("tiny@openai", "huge@openai", 5, "there is no model called 'huge'"),
         ("tiny@openai", "tiny@abacus", 5, "there is no runtime called 'abacus'; known are onnx"),
         ("tiny@openai", "tiny@onnx", 5, "a deployment on onnx needs a source"),
-        ("http://", "ftp://", 5, "needs a base_url"),
+        ("http://", "ftp://", 6, "must start with http://"),
+        ('base_url = "http://127.0.0.1:9999/v1"\n', "", 5, "needs a base_url"),
         ('served_as = "tiny-q4"', 'source = "moon"', 7, "there is no source called 'moon'"),
         ('served_as = "tiny-q4"', 'sampling = ["warmth"]', 7, "no sampling field called 'warmth'"),
         ("[models.tiny]", "[model.tiny]", 1, "there is no table called 'model'"),

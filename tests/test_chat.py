@@ -87,6 +87,8 @@ def test_asked_names_what_differs_from_neutral() -> None:
         seed=0,
     )
     assert everything.asked() == SAMPLING_FIELDS
+    without = dataclasses.replace(everything, left_out=("temperature", "stop"))
+    assert without.asked() == SAMPLING_FIELDS - {"temperature", "stop"}
 
 
 @pytest.mark.parametrize("role", ["tool", "", None, ["user"]])

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ import twins
 from command_line import COMMAND, PATIENCE, ROOT, slm
 
 from slm_backends import __main__ as command_line
-from slm_backends import doctor
+from slm_backends import catalog, doctor, store
 from slm_backends.catalog import LOCAL_RUNTIMES
 from slm_backends.chat import PARAMETERS
 
@@ -223,13 +224,11 @@ def test_list_names_the_key_that_is_missing(tmp_path: Path) -> None:
         "key = 'CLOUDY_KEY'\n"
     )
     env = {"SLM_CATALOG": str(own), "CLOUDY_KEY": ""}
-    assert re.search(r"cloudy@openai .* needs key\n", slm("list", env=env).stdout)
-    assert "set CLOUDY_KEY" in slm("list", env=env).stdout
-    secret = {**env, "CLOUDY_KEY": "do-not-show-me"}
-    for arguments in (["list"], ["list", "--json"]):
-        done = slm(*arguments, env=secret)
-        assert "needs key" not in done.stdout
-        assert "do-not-show-me" not in done.stdout + done.stderr
+    listed = slm("list", "--runtime", "openai", env=env).stdout
+    assert re.search(r"cloudy@openai .* needs key\n", listed)
+    assert "set CLOUDY_KEY" in listed
+    listed = slm("list", "--runtime", "openai", env={**env, "CLOUDY_KEY": "x"}).stdout
+    assert re.search(r"cloudy@openai .* unknown\n", listed)
 
 
 def test_a_broken_catalog_is_told_in_a_sentence(tmp_path: Path) -> None:
@@ -358,13 +357,15 @@ def test_json_is_one_object_with_text_usage_and_timings() -> None:
         (["nope@onnx", "hi"], "not_found", "no deployment called"),
         (["fake@", "hi", "--temperature", "3"], "invalid_value", "between 0.0 and 2.0"),
         (["fake@", ""], "invalid_value", "say something"),
-        ([OLLAMA, "hi", "--top-k", "5"], "unsupported_parameter", "top_k"),
+        ([OLLAMA, "hi"], "unavailable", "nothing listens there"),
+        (["phi-4@github", "hi"], "retired", "retired on 2026-07-30"),
+        (["phi-4@foundry", "hi"], "invalid_api_key", "it needs AZURE_OPENAI_ENDPOINT"),
     ],
 )
 def test_a_failure_is_a_sentence_an_object_and_exit_code_1(
     arguments: list[str], code: str, sentence: str
 ) -> None:
-    done = slm("chat", *arguments, "--json")
+    done = slm("chat", *arguments, "--json", env={"OLLAMA_HOST": "127.0.0.1:9"})
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -502,8 +503,13 @@ def test_a_conversation_remembers_forgets_and_survives_failures() -> None:
 
 
 @pytest.mark.usefixtures("embedded")
-def test_doctor_finds_that_the_embedded_model_answers() -> None:
-    done = slm("doctor", "--json", env={"SLM_API_KEY": "do-not-show-me"})
+def test_doctor_finds_that_the_embedded_model_answers(tmp_path: Path) -> None:
+    """In a store as `make setup` leaves it."""
+    for deployment in map(catalog.load().deployment, (ONNX, OPENVINO)):
+        shutil.copytree(
+            store.folder(deployment), tmp_path / "models" / deployment.id, copy_function=os.symlink
+        )
+    done = slm("doctor", "--json", env={"SLM_API_KEY": "do-not-show-me", "SLM_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stdout
     assert "do-not-show-me" not in done.stdout + done.stderr
     document = json.loads(done.stdout)

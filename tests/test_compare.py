@@ -20,6 +20,7 @@ from slm_backends.chat import (
 from slm_backends.compare import Match, Prompt, Side
 from slm_backends.errors import BadRequest, NotFound
 from slm_backends.local import LocalBackend
+from slm_backends.providers import Provider
 from slm_backends.run import Reply
 
 # --- deployments ----------------------------------------------------------------------------------
@@ -34,8 +35,8 @@ def local(runtime: str, source: Source, **facts: str) -> Deployment:
 
 
 def server(name: str, model: Model = SMALL, served_as: str = "") -> Deployment:
-    url = f"http://{name}.example/v1"
-    return Deployment(f"{model.id}@{name}", model, "openai", base_url=url, served_as=served_as)
+    provider = Provider(name, name, base_url=f"http://{name}.example/v1")
+    return Deployment(f"{model.id}@{name}", model, name, provider=provider, served_as=served_as)
 
 
 OPENVINO = local("openvino", GGUF, artefact="Q4_1 GGUF")

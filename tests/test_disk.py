@@ -28,3 +28,7 @@ def test_folders_of_one_disk_count_together(
 def test_full_is_told_from_other_errors() -> None:
     assert disk.is_full(OSError(errno.ENOSPC, "full"))
     assert not disk.is_full(OSError(errno.EACCES, "forbidden"))
+
+
+def test_free_space_is_told_for_folders_that_are_not_there_yet(tmp_path: Path) -> None:
+    assert abs(disk.free(tmp_path / "not" / "yet") - shutil.disk_usage(tmp_path).free) < 1e9

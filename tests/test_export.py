@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+
+import pytest
 
 from slm_backends import export
-from slm_backends.chat import About, ChatRequest, Image, Logprob, Message, Sampling
+from slm_backends.catalog import Deployment, Model
+from slm_backends.chat import About, ChatRequest, Image, Logprob, Message, Sampling, Timings
 from slm_backends.errors import StreamBroken
 from slm_backends.export import Exchange
 from slm_backends.run import Reply
@@ -23,9 +27,13 @@ def exchange(
         "text": "Paris. 巴黎 👩‍🚀\n\n```python\nprint(1)\n```",
         "finish_reason": "stop",
         "load_s": 1.25,
+        "held_s": 2.5,
         "queue_s": 0.5,
         "first_token_s": 0.08,
         "decode_s": 2.0,
+        "here_first_s": 0.12,
+        "here_decode_s": 2.01,
+        "server": Timings(12, 80.0, 201, 2000.0, queue_ms=500.0, cache_n=4, load_ms=300.0),
         "total_s": 3.83,
         "prompt_tokens": 12,
         "completion_tokens": 201,
@@ -35,7 +43,8 @@ def exchange(
         "logprobs": (Logprob("Paris", -0.25, 7, (Logprob("Paris", -0.25, 7),)),),
     }
     request = ChatRequest((Message("system", "Be brief."), Message("user", prompt)), SAMPLING)
-    return Exchange(deployment, request, Reply(**(given | reply)))  # type: ignore[arg-type]
+    made = Reply(**(given | reply))  # type: ignore[arg-type]
+    return Exchange(deployment, request, made, cost=0.00012)
 
 
 BROKEN = exchange(
@@ -74,6 +83,7 @@ def test_json_holds_everything() -> None:
             "repetition_penalty": 1.0,
             "stop": ["END"],
             "seed": 3,
+            "left_out": [],
         },
         "reply": "Paris. 巴黎 👩‍🚀\n\n```python\nprint(1)\n```",
         "logprobs": [
@@ -92,12 +102,26 @@ def test_json_holds_everything() -> None:
             "cached_tokens": 4,
             "tokens_per_second": 100.0,
             "characters_per_second": first["numbers"]["characters_per_second"],
+            "room_s": 0.0,
             "load_s": 1.25,
+            "held_s": 2.5,
             "queue_s": 0.5,
             "first_token_s": 0.08,
             "decode_s": 2.0,
             "total_s": 3.83,
             "measured_by": "server",
+            "here_first_s": 0.12,
+            "here_decode_s": 2.01,
+            "server": {
+                "prompt_n": 12,
+                "prompt_ms": 80.0,
+                "predicted_n": 201,
+                "predicted_ms": 2000.0,
+                "queue_ms": 500.0,
+                "cache_n": 4,
+                "load_ms": 300.0,
+            },
+            "cost_usd": 0.00012,
         },
     }
     assert first["numbers"]["characters_per_second"] == len(first["reply"]) / 2.0
@@ -110,8 +134,41 @@ def test_json_holds_everything() -> None:
 
 
 def test_json_says_who_measured() -> None:
-    made = json.loads(export.to_json([[exchange(counted=False)]]))
+    made = json.loads(export.to_json([[exchange(counted=False, server=None)]]))
     assert made["panes"][0][0]["numbers"]["measured_by"] == "client"
+    assert made["panes"][0][0]["numbers"]["server"] is None
+
+
+def test_what_nobody_else_measured_is_told_from_when_it_was_sent() -> None:
+    here = exchange(counted=False, server=None).reply
+    assert "first token 120 ms" in export.numbers(here)
+
+
+def test_a_reply_costs_its_tokens_at_the_prices_for_a_million() -> None:
+    priced = Deployment("m@nim", Model("m", "M"), "nim", price_in=0.15, price_out=0.6)
+    reply = exchange().reply
+    assert export.cost(reply, priced) == pytest.approx((12 * 0.15 + 201 * 0.6) / 1_000_000)
+    assert export.cost(reply, None) is None
+    for unknown in (replace(priced, price_in=0.0), replace(priced, price_out=0.0)):
+        assert export.cost(reply, unknown) is None
+    for uncounted in (replace(reply, prompt_tokens=None), replace(reply, completion_tokens=None)):
+        assert export.cost(uncounted, priced) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.00012240, "$0.00012"),
+        (0.0000031, "$0.0000031"),
+        (0.014, "$0.014"),
+        (0.5, "$0.50"),
+        (12.345, "$12.35"),
+        (1234.5, "$1,234.50"),
+        (0.0, "$0.00"),
+    ],
+)
+def test_dollars_have_the_digits_that_say_something(value: float, shown: str) -> None:
+    assert export.dollars(value) == shown
 
 
 def test_markdown_is_for_reading() -> None:
@@ -120,7 +177,7 @@ def test_markdown_is_for_reading() -> None:
     assert text.count("> What is\n> the capital?") == 1  # once for all panes
     assert text.index("## Prompt 1") < text.index("### small@onnx") < text.index("### other@nim")
     assert "Paris. 巴黎 👩‍🚀\n\n```python\nprint(1)\n```\n" in text
-    assert "*201 tokens · 100.0 tok/s · first token 80 ms · 3.8 s · stop*" in text
+    assert "*201 tokens · 100.0 tok/s · first token 80 ms · 3.8 s · $0.00012 · stop*" in text
     assert "max_tokens=64, temperature=0.7, top_p=0.95, top_k=40, stop=('END',), seed=3" in text
     assert "Error:\n\n> It broke\n> off.\n" in text
 

@@ -48,6 +48,15 @@ def test_this_process_is_kept_here() -> None:
     offline.attempts.clear()  # this test is the one that may
 
 
+def test_a_name_that_nobody_can_have_is_not_even_looked_up() -> None:
+    with pytest.raises(socket.gaierror, match="not known"):
+        socket.getaddrinfo("nobody.invalid", 443)
+    assert not offline.attempts
+    with pytest.raises(offline.Offline):
+        socket.getaddrinfo("invalid.example.com", 443)
+    offline.attempts.clear()
+
+
 def test_loopback_and_unix_sockets_are_open(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(("localhost", server.getsockname()[1])).close()

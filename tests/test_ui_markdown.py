@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
+import string
 
 import pytest
 
-from ui.markdown import LONG, Pieces, safe, settled
+from ui.markdown import LONG, Pieces, literal, safe, settled
 
 PARAGRAPH = (
     "A paragraph with **bold** words, `code` and a [link](https://example.com) in it, long enough "
@@ -260,3 +262,17 @@ def test_drawing_one_long_block_is_linear_too(head: str, unit: str) -> None:
     short, long = (_drawn(head + _of_length(unit, length)) for length in (5_000, 20_000))
     assert long / short <= 4.8
     assert long < 20_000 * (LONG / 60)
+
+
+# --- literal --------------------------------------------------------------------------------------
+
+
+def test_a_literal_text_has_nothing_that_markdown_reads() -> None:
+    text = "![x](u) [a](b) *c* _d_ `e` $f$ :red[g] <h> # ~~i~~ | \\ - 1. 2)"
+    escaped = literal(text)
+    assert re.sub(r"\\(.)", r"\1", escaped) == text
+    assert not set(string.punctuation) & set(re.sub(r"\\[^\w ]|\\_", "", escaped))
+
+
+def test_a_literal_text_is_one_line_of_any_script() -> None:
+    assert literal("# Überschrift\n\n- 一\n\t二") == r"\# Überschrift \- 一 二"

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from slm_backends.catalog import Deployment, Model
+from slm_backends.chat import Timings
+from slm_backends.health import Health
 from slm_backends.run import Reply
 from ui import numbers
 
@@ -86,6 +88,33 @@ def test_the_line_of_a_running_reply() -> None:
 def test_a_reply_that_waited_for_memory_says_so() -> None:
     assert "memory" not in numbers.final(DONE, [])
     assert "waited 12.3 s for memory" in numbers.final(replace(DONE, room_s=12.3), [])
+
+
+def test_a_reply_that_a_server_held_back_says_so() -> None:
+    assert "asked" not in numbers.final(replace(DONE, held_s=0.05), [])
+    assert "waited 5.0 s as the server asked" in numbers.final(replace(DONE, held_s=5.0), [])
+    held = Reply(queue_reason="Slow down. Asking again in 5 s", total_s=2.0)
+    assert numbers.live(held) == "Slow down. Asking again in 5 s · 2 s"
+
+
+def test_a_cost_stands_in_the_line_as_text_and_not_as_maths() -> None:
+    assert r" · 2.5 s · \$0.00012 · stop" in numbers.final(DONE, [], 0.00012)
+
+
+def test_what_was_measured_here_stands_beside_what_the_server_says() -> None:
+    own = Timings(12, 80.0, 201, 2000.0, queue_ms=500.0, load_ms=300.0)
+    reply = replace(DONE, here_first_s=0.62, here_decode_s=2.5, server=own)
+    assert numbers.measured(reply, Health(round_trip_s=0.034)) == {
+        "": ["First token", "Tokens/s", "Queue", "Loading the model", "There and back"],
+        "measured here": ["620 ms", "80.0", "–", "–", "34 ms"],
+        "by the server": ["80 ms", "100.0", "200 ms", "300 ms", "–"],
+    }
+    silent = numbers.measured(replace(reply, server=None), Health())
+    assert silent["by the server"] == ["–", "–", "–", "–"]
+    assert silent["measured here"] == ["620 ms", "80.0", "–", "–"]
+    here = numbers.measured(reply)  # it was answered on this computer
+    assert "There and back" not in here[""]
+    assert here["by the worker"][0] == "80 ms"
 
 
 def test_a_conversation_past_what_is_known_to_be_right_is_warned_of() -> None:

@@ -15,7 +15,7 @@ from asking import PATIENCE, ask, until
 
 from slm_backends import catalog, store
 from slm_backends.errors import NotInstalled, SLMError, WorkerDied
-from slm_backends.selector import LocalBackend
+from slm_backends.local import LocalBackend
 from slm_backends.worker import TOKEN_VARIABLE
 from slm_backends.worker.process import WorkerProcess, _failure
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from slm_backends import catalog, store
 from slm_backends.chat import SAMPLING_FIELDS, ChatRequest, Message, Sampling, Timings
 from slm_backends.endpoints import openai as client
+from slm_backends.endpoints import replies
 from slm_backends.errors import BadRequest, Busy, ContextOverflow, Unsupported
 from slm_backends.worker import wire
 from slm_backends.worker.engines import Token
@@ -212,7 +213,7 @@ def test_numbers_are_written_in_llama_servers_words() -> None:
         "predicted_ms": 400.0,
         "predicted_per_second": 10.0,
     }
-    assert client._timings(wire.write_timings(timings)) == timings
+    assert replies.timings_of(wire.write_timings(timings)) == timings
     assert wire.write_usage(timings) == {
         "prompt_tokens": 20,
         "completion_tokens": 5,

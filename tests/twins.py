@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 
 from slm_backends import catalog, store
-from slm_backends.selector import LocalBackend, Selector
+from slm_backends.local import LocalBackend
+from slm_backends.selector import Selector
 
 ONE, TWO, THREE = "smollm2-135m-instruct@onnx", "twin@onnx", "triplet@onnx"
 CATALOG = """

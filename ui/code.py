@@ -7,7 +7,7 @@ import streamlit as st
 from slm_backends import snippets
 from slm_backends.chat import ChatRequest
 from slm_backends.errors import SLMError
-from ui import parameters
+from ui import parameters, visitor
 from ui.panes import Pane
 
 EXAMPLE = "Why is the sky blue?"
@@ -15,11 +15,11 @@ EXAMPLE = "Why is the sky blue?"
 
 def draw_code(pane: Pane) -> None:
     """The request that this pane sent last or, before that, would send."""
-    server = snippets.server(pane.deployment)
-    if server is None:
-        st.caption("The scripted backend has no server, so there is no program for it.")
-        return
     try:
+        server = snippets.server(pane.deployment, access=visitor.access())
+        if server is None:
+            st.caption("The scripted backend has no server, so there is no program for it.")
+            return
         request = _request(pane)
     except SLMError as error:
         st.text(error.message)
@@ -32,4 +32,4 @@ def _request(pane: Pane) -> ChatRequest:
     if pane.turns and pane.turns[-1].request:
         return pane.turns[-1].request
     messages = pane.conversation(EXAMPLE, parameters.system(pane.settings))
-    return ChatRequest(messages, parameters.sampling(pane.settings))
+    return ChatRequest(messages, parameters.sampling(pane))

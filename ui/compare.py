@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from slm_backends import catalog, compare
+from slm_backends import compare
 from slm_backends.catalog import Deployment
+from ui import visitor
 from ui.panes import Turn, all_panes
 
 
@@ -36,7 +37,7 @@ def draw_beside_first(turn: Turn) -> None:
     first_place, first = row[0]
     place = next(place for place, other in row if other is turn)
     st.caption(f"Beside pane {first_place}")
-    known = catalog.load().deployments
+    known = visitor.known().deployments
     if first.deployment in known and turn.deployment in known:
         st.text(compare.describe(known[first.deployment], known[turn.deployment]))
     if first.reply.state == turn.reply.state == "done":

@@ -6,7 +6,7 @@ selector's, what fits is fit's, how weights arrive is fetching's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -14,17 +14,19 @@ import streamlit as st
 from slm_backends import fetching, fit, selector, store
 from slm_backends.catalog import Catalog, Deployment, Model
 from slm_backends.errors import SLMError
-from slm_backends.fetching import Fetch
-from slm_backends.selector import State, gigabytes
-from slm_backends.terminal import duration
-from ui import shell
+from slm_backends.fit import gigabytes
+from slm_backends.selector import State
+from ui import problems, progress, shell, visitor
+from ui.markdown import literal
 from ui.model_card import card
+from ui.states import badge
 
 EVERY = 0.5  # seconds between two looks at a fetch or a load
 
-BADGES = {
-    "loaded": (":green-badge[:material/memory: loaded]"),
-    "ready": (":blue-badge[:material/check: on this computer]"),
+HERE = {
+    "loaded": ":green-badge[:material/memory: loaded]",
+    "ready": ":blue-badge[:material/check: on this computer]",
+    "fetchable": "",
 }
 
 
@@ -48,8 +50,12 @@ class Filters:
             and (not self.runtimes or deployment.runtime in self.runtimes)
             and set(self.inputs) <= set(model.inputs)
             and (not self.fits or not deployment.local or fit.fits(deployment).fits)
-            and (not self.here or _state(deployment).word in ("ready", "loaded"))
+            and (not self.here or _is_here(deployment))
         )
+
+
+def _is_here(deployment: Deployment) -> bool:
+    return deployment.local and visitor.state(deployment).word in ("ready", "loaded")
 
 
 def filters(known: Catalog) -> Filters:
@@ -119,8 +125,41 @@ def _count(number: int) -> str:
     return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.0f}M"
 
 
-def row(deployment: Deployment) -> None:
-    """One deployment. While it is fetched or loaded, the row draws itself again and again."""
+def rows(model: Model, deployments: Sequence[Deployment]) -> None:
+    """A row for each deployment on this computer, and a fold with those on servers."""
+    remote = [item for item in deployments if not item.local]
+    for deployment in deployments:
+        if deployment.local:
+            _local(deployment)
+    if not remote:
+        return
+    names = dict.fromkeys(item.runtime_name for item in remote)
+    fold = st.expander(
+        f"On servers: {literal(', '.join(names))}",
+        key=f"servers_of_{model.id}",
+        type="compact",
+        on_change="rerun",
+    )
+    if fold.open:
+        with fold:
+            for deployment in remote:
+                _remote(deployment)
+
+
+def _remote(deployment: Deployment) -> None:
+    state = visitor.state(deployment)
+    with st.container(
+        horizontal=True, vertical_alignment="center", key=f"row_{deployment.id}", gap="small"
+    ):
+        with st.container(gap=None):
+            st.markdown(f"{literal(deployment.place)} {badge(state.word, state.label)}")
+            st.caption(literal(state.reason or deployment.artefact or deployment.served_as))
+        if state.usable:
+            shell.link("chat", "Chat", add=deployment.id)
+
+
+def _local(deployment: Deployment) -> None:
+    """While it is fetched or loaded, the row draws itself again and again."""
     busy = _busy(deployment)
     drawn = st.fragment(_row, run_every=EVERY) if busy else _row
     drawn(deployment, busy)
@@ -129,12 +168,12 @@ def row(deployment: Deployment) -> None:
 def _row(deployment: Deployment, busy: bool) -> None:
     if busy and not _busy(deployment):
         st.rerun()
-    state = _state(deployment)
+    state = visitor.state(deployment)
     with st.container(
         horizontal=True, vertical_alignment="center", key=f"row_{deployment.id}", gap="small"
     ):
         with st.container(gap=None):
-            st.markdown(f"{deployment.place} {_badge(deployment, state)}")
+            st.markdown(f"{deployment.place} {HERE.get(state.word, badge(state.word))}")
             st.caption(_takes(deployment))
             if state.reason and state.word not in ("fetchable", "ready"):
                 st.caption(state.reason)
@@ -142,18 +181,8 @@ def _row(deployment: Deployment, busy: bool) -> None:
     _progress(deployment)
 
 
-def _badge(deployment: Deployment, state: State) -> str:
-    if state.word in BADGES:
-        return BADGES[state.word]
-    if state.word == "fetchable":
-        return ""
-    return f":gray-badge[{state.word}]"
-
-
 def _takes(deployment: Deployment) -> str:
     """What it takes: bytes on disk, and memory with its arithmetic."""
-    if not deployment.local:
-        return deployment.artefact
     verdict = fit.fits(deployment)
     size = gigabytes(store.size(deployment) or deployment.size)
     memory = f"needs {verdict.need.arithmetic}"
@@ -163,8 +192,6 @@ def _takes(deployment: Deployment) -> str:
 
 
 def _buttons(deployment: Deployment, state: State) -> None:
-    if not deployment.local:
-        return
     if state.word == "fetchable":
         running = fetching.status(deployment.id)
         if running is None or running.state != "running":
@@ -213,56 +240,13 @@ def _progress(deployment: Deployment) -> None:
     if loading is not None:
         st.progress(loading.fraction, f"Loading: {loading.step}")
     elif failure := selector.load_failure(deployment.id):
-        _error(failure)
-    fetch = fetching.status(deployment.id)
-    if fetch is None or fetch.state == "done":
-        return
-    if fetch.state == "running":
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(fetch.progress.fraction if fetch.progress else 0.0, _words(fetch))
-            st.button(
-                "Cancel",
-                key=f"cancel_{deployment.id}",
-                on_click=fetching.cancel,
-                args=(deployment.id,),
-            )
-    elif fetch.error is not None:
-        _error(fetch.error)
-
-
-def _error(error: SLMError) -> None:
-    """In plain text: servers and libraries wrote parts of it."""
-    st.error("That did not work.", icon=":material/error:")
-    st.text("\n".join(filter(None, (error.message, error.hint))))
-
-
-def _words(fetch: Fetch) -> str:
-    now = fetch.progress
-    if now is None:
-        return "Waiting for another fetch to end"
-    parts = [now.step.capitalize()]
-    if now.unit == "bytes" and now.total:
-        parts.append(f"{now.done / 1e6:,.0f} of {now.total / 1e6:,.0f} MB")
-        if fetch.bytes_per_second:
-            parts.append(f"{fetch.bytes_per_second / 1e6:.1f} MB/s")
-        if fetch.seconds_left is not None:
-            parts.append(f"{duration(fetch.seconds_left)} left")
-    elif now.total and now.total > 1:
-        parts.append(f"{now.done} of {now.total}")
-    return " · ".join(parts)
+        problems.show(failure)
+    if fetch := fetching.status(deployment.id):
+        progress.draw(fetch, deployment.id, lambda: fetching.cancel(deployment.id))
 
 
 def _busy(deployment: Deployment) -> bool:
-    if not deployment.local:
-        return False
     fetch = fetching.status(deployment.id)
     return (fetch is not None and fetch.state == "running") or (
         selector.loading(deployment.id) is not None
     )
-
-
-def _state(deployment: Deployment) -> State:
-    try:
-        return selector.state(deployment)
-    except SLMError as error:
-        return State("not ready", error.message)

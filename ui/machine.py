@@ -10,10 +10,12 @@ import shutil
 
 import streamlit as st
 
-from slm_backends import catalog, doctor, fetching, selector, store
+from slm_backends import doctor, fetching, fit, selector, store
 from slm_backends.errors import SLMError
-from slm_backends.selector import Worker, gigabytes
+from slm_backends.fit import gigabytes
+from slm_backends.local import Worker
 from slm_backends.terminal import duration
+from ui import visitor
 
 EVERY = 2.0  # seconds
 
@@ -31,7 +33,7 @@ def overview() -> None:
 
 
 def _memory(workers: list[Worker]) -> None:
-    budget = selector.memory_budget()
+    budget = fit.memory_budget()
     taken = sum(worker.memory_bytes for worker in workers)
     with st.container(horizontal=True, key="machine"):
         st.metric(
@@ -45,8 +47,8 @@ def _memory(workers: list[Worker]) -> None:
         )
         st.metric(
             "Free memory",
-            gigabytes(selector.free_memory()),
-            f"of {gigabytes(selector.total_memory())}",
+            gigabytes(fit.free_memory()),
+            f"of {gigabytes(fit.total_memory())}",
             delta_color="off",
             delta_arrow="off",
         )
@@ -72,7 +74,7 @@ def _free_disk() -> int:
 
 
 def _worker(worker: Worker) -> None:
-    deployment = catalog.load().deployments.get(worker.deployment_id)
+    deployment = visitor.known().deployments.get(worker.deployment_id)
     name = deployment.label if deployment else worker.deployment_id
     with st.container(
         horizontal=True, vertical_alignment="center", key=f"worker_{worker.deployment_id}"

@@ -168,3 +168,8 @@ def _without_diagram(fence: re.Match[str]) -> str:
 
 def _escape(text: str) -> str:
     return text.replace("![", r"!\[")
+
+
+def literal(text: str) -> str:
+    """Markdown that shows this text as it is, in one line: for what servers say in captions."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from slm_backends.catalog import Deployment
-from slm_backends.export import numbers, seconds
+from slm_backends.export import dollars, numbers, seconds
+from slm_backends.health import Health
 from slm_backends.run import Reply
 
 _STATES = {
@@ -28,8 +29,9 @@ def live(reply: Reply) -> str:
     return numbers(reply)
 
 
-def final(reply: Reply, row: Sequence[Reply]) -> str:
-    """The line once it ended, with the best of its row marked where panes differ.
+def final(reply: Reply, row: Sequence[Reply], cost: float | None = None) -> str:
+    """The line once it ended, with the best of its row marked where panes differ, and its cost in
+    US dollars where that is known.
 
     The whole time is not a contest: it holds the load, and longer replies take longer.
     """
@@ -40,12 +42,17 @@ def final(reply: Reply, row: Sequence[Reply]) -> str:
     if (speed := reply.tokens_per_second) is not None:
         speeds = [other.tokens_per_second for other in done]
         parts.append(_marked(speed, speeds, max, lambda value: f"{value:.1f} tok/s"))
-    if (wait := reply.first_token_s) is not None:
-        waits = [other.first_token_s for other in done]
+    if (wait := reply.wait_s) is not None:
+        waits = [other.wait_s for other in done]
         parts.append(_marked(wait, waits, min, lambda value: f"first token {seconds(value)}"))
     if reply.room_s >= 0.1:
         parts.append(f"waited {seconds(reply.room_s)} for memory")
+    if reply.held_s >= 0.1:
+        parts.append(f"waited {seconds(reply.held_s)} as the server asked")
     parts.append(seconds(reply.total_s))
+    if cost is not None:
+        # A second dollar in the line would make maths of all between them.
+        parts.append(dollars(cost).replace("$", r"\$"))
     if reply.finish_reason:
         parts.append(reply.finish_reason)
     return " · ".join(parts)
@@ -64,21 +71,54 @@ def _marked(
     return f":green[**★ {show(value)}**]" if wins else show(value)
 
 
-def details(reply: Reply) -> None:
-    """Everything else that is known of a reply, as a table."""
+def details(reply: Reply, server: Health | None = None, cost: float | None = None) -> None:
+    """Everything else that is known of a reply, as tables: first what was measured in two places.
+
+    `server` is the health of the server that answered, None where this computer did.
+    """
+    st.table(measured(reply, server), border="horizontal")
     speed = reply.characters_per_second
     rows = {
         "Prompt tokens": _count(reply.prompt_tokens),
         "Cached tokens": _count(reply.cached_tokens),
         "Characters/s": "–" if speed is None else f"{speed:.0f}",
-        "Queue": seconds(reply.queue_s),
         "Waiting for memory": seconds(reply.room_s),
         "Load": seconds(reply.load_s),
+        "Held by the server": seconds(reply.held_s),
+        "Cost": "not known" if cost is None else dollars(cost),
         "Runtime": " ".join(filter(None, (reply.about.version, reply.about.device))) or "–",
         "Artefact": reply.about.artefact or "–",
         "Measured": "where the tokens are made" if reply.counted else "here, network included",
     }
+    if server is None:
+        del rows["Held by the server"], rows["Cost"]
     st.table(rows, border="horizontal")
+
+
+def measured(reply: Reply, server: Health | None = None) -> dict[str, list[str]]:
+    """Column -> its cells: times by the clock of this program beside those that the server sent.
+
+    Here, the first token is counted from when the prompt was sent: the way there and back and the
+    server's queue are in it. The server counts from when it began with the prompt.
+    """
+    here_speed = None
+    if reply.completion_tokens and reply.completion_tokens > 1 and reply.here_decode_s:
+        here_speed = (reply.completion_tokens - 1) / reply.here_decode_s
+    told = reply.server
+    rows = {
+        "First token": (_time(reply.here_first_s), _time(told and told.prompt_ms / 1000)),
+        "Tokens/s": (_speed(here_speed), _speed(told and told.tokens_per_second)),
+        "Queue": ("–", _time(told and (told.queue_ms - told.load_ms) / 1000)),
+    }
+    if told and told.load_ms:
+        rows["Loading the model"] = ("–", _time(told.load_ms / 1000))
+    if server is not None:
+        rows["There and back"] = (_time(server.round_trip_s), "–")
+    return {
+        "": list(rows),
+        "measured here": [here for here, _ in rows.values()],
+        f"by the {'worker' if server is None else 'server'}": [own for _, own in rows.values()],
+    }
 
 
 def past_sound(reply: Reply, deployment: Deployment | None) -> str:
@@ -87,6 +127,14 @@ def past_sound(reply: Reply, deployment: Deployment | None) -> str:
     if deployment is None or not 0 < deployment.sound_to < used:
         return ""
     return f"Past {deployment.sound_to:,} tokens: {deployment.sound_note}"
+
+
+def _time(value: float | None) -> str:
+    return "–" if value is None else seconds(value)
+
+
+def _speed(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
 
 
 def _count(value: int | None) -> str:

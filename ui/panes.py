@@ -14,8 +14,9 @@ import streamlit as st
 from slm_backends import run, selector
 from slm_backends.chat import MAX_TOP_LOGPROBS, ChatRequest, Message, Sampling
 from slm_backends.errors import ContextOverflow, SLMError
-from slm_backends.export import Exchange
+from slm_backends.export import Exchange, cost
 from slm_backends.run import Reply, Run
+from ui import visitor
 
 MAX_PANES = 4
 MAX_PROMPT = 100_000  # characters
@@ -49,6 +50,17 @@ class Turn:
     def running(self) -> bool:
         return not self.reply.ended
 
+    @property
+    def cost(self) -> float | None:
+        """In US dollars, None where that is not known."""
+        return cost(self.reply, visitor.known().deployments.get(self.deployment))
+
+    @property
+    def sent_without(self) -> list[str]:
+        """Parameters that were set and not sent, as who answered does not honour them."""
+        asked = replace(self.sampling, left_out=()).asked()
+        return sorted(asked.intersection(self.sampling.left_out))
+
     def cancel(self) -> None:
         """Stop the model; waits for the little time that this takes."""
         if self.run is not None:
@@ -58,12 +70,18 @@ class Turn:
 
 @dataclass
 class Pane:
-    """One column. `sent_from` is the first turn that still fits: older ones are shown, not sent."""
+    """One column. `sent_from` is the first turn that still fits: older ones are shown, not sent.
+
+    earlier  messages of a file, sent before all turns
+    without  parameters that the visitor said to leave out for this deployment
+    """
 
     deployment: str
     number: int = field(default_factory=lambda: next(_numbers))
     turns: list[Turn] = field(default_factory=list)
     sent_from: int = 0
+    earlier: tuple[Message, ...] = ()
+    without: frozenset[str] = frozenset()
 
     @property
     def settings(self) -> str:
@@ -74,12 +92,22 @@ class Pane:
         place = next(n for n, pane in enumerate(st.session_state.panes, 1) if pane is self)
         return f"_{place}"
 
+    @property
+    def sharing(self) -> list[Pane]:
+        """The panes with the same parameters, itself included."""
+        panes: list[Pane] = st.session_state.panes
+        return panes if st.session_state.get("sync", True) else [self]
+
+    def pick(self, deployment: str) -> None:
+        self.deployment, self.without = deployment, frozenset()
+
     def turn(self, turn_id: str) -> Turn | None:
         return next((turn for turn in self.turns if turn.id == turn_id), None)
 
     def conversation(self, prompt: str, system: str) -> tuple[Message, ...]:
         """The messages that a new prompt is sent with: replies that failed are left out."""
         messages = [Message("system", system)] if system.strip() else []
+        messages += self.earlier
         for turn in self.turns[self.sent_from :]:
             if turn.reply.text:
                 messages += [Message("user", turn.prompt), Message("assistant", turn.reply.text)]
@@ -92,10 +120,12 @@ class Pane:
 
         With `logprobs`, log-probabilities are asked for where the deployment gives them.
         """
+        left_out = tuple(sorted(self.without.union(sampling.left_out)))
+        sampling = replace(sampling, left_out=left_out)
         turn = Turn(turn_id, prompt, system, sampling, self.deployment)
         try:
             turn.request = ChatRequest(self.conversation(prompt, system), sampling)
-            backend = selector.backend(self.deployment)
+            backend = selector.backend(self.deployment, visitor.access())
             if logprobs and backend.capabilities.logprobs:
                 turn.request = replace(turn.request, top_logprobs=MAX_TOP_LOGPROBS)
             turn.run = run.start(backend, turn.request)
@@ -137,7 +167,7 @@ class Pane:
 
     def exchanges(self) -> list[Exchange]:
         return [
-            Exchange(turn.deployment, turn.request, turn.reply)
+            Exchange(turn.deployment, turn.request, turn.reply, turn.cost)
             for turn in self.turns
             if turn.request is not None
         ]
@@ -182,7 +212,7 @@ def _known(asked: list[str]) -> list[str]:
     known = []
     for deployment_id in filter(None, asked[:MAX_PANES]):
         try:
-            selector.check(deployment_id)
+            selector.check(deployment_id, visitor.access())
         except SLMError as error:
             named = " ".join(deployment_id.replace("`", "").split())[:80]
             st.toast(f"The link names what is not known here: `{named}`. {error.hint}")

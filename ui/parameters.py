@@ -1,13 +1,16 @@
 """The panel of sampling parameters and the system prompt, drawn from chat.PARAMETERS.
 
 Changing a widget does not rerun the page, so a streaming reply goes on; the value counts from the
-next prompt. Numbers travel in the link, texts (system prompt) do not.
+next prompt. Numbers travel in the link, texts (system prompt) do not. What no pane that shares the
+panel would honour is greyed out, and not sent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import streamlit as st
 
@@ -20,10 +23,15 @@ from slm_backends.chat import (
     Sampling,
     checked,
 )
-from slm_backends.errors import BadRequest
+from slm_backends.errors import BadRequest, SLMError
+from ui import visitor
+from ui.markdown import literal
 from ui.panes import Pane
 
 MAX_SYSTEM = 20_000  # characters
+
+#: (the runtime's name, the fields that it honours) of each pane
+Honoured = list[tuple[str, frozenset[str]]]
 
 
 def panel(suffix: str, panes: Iterable[Pane]) -> None:
@@ -37,12 +45,13 @@ def panel(suffix: str, panes: Iterable[Pane]) -> None:
         on_change="ignore",
         persist_state="session",
     )
-    honoured = [selector.honoured(pane.deployment) for pane in panes]
+    known = honoured(panes)
     listed = list(PARAMETERS.values())
     for pair in zip(listed[::2], listed[1::2], strict=True):
         for column, parameter in zip(st.columns(2, gap="small"), pair, strict=True):
             with column:
-                _number(parameter, suffix, _not_honoured(parameter.name, honoured))
+                _number(parameter, suffix, parameter.name in _left_out(known))
+                _say_who_does_not(parameter.name, known)
     st.text_area(
         "Stop strings",
         key=f"stop{suffix}",
@@ -51,7 +60,9 @@ def panel(suffix: str, panes: Iterable[Pane]) -> None:
         help="The reply ends before the first of these.",
         on_change="ignore",
         persist_state="session",
+        disabled="stop" in _left_out(known),
     )
+    _say_who_does_not("stop", known)
     st.toggle(
         "Log-probabilities",
         key=f"logprobs{suffix}",
@@ -60,6 +71,15 @@ def panel(suffix: str, panes: Iterable[Pane]) -> None:
         on_change="ignore",
         persist_state="session",
     )
+
+
+def honoured(panes: Iterable[Pane]) -> Honoured:
+    """What each of them honours now: it shrinks when a server has refused something."""
+    found = []
+    for pane in panes:
+        with contextlib.suppress(SLMError):  # what is not there any more says so when it is asked
+            found.append(selector.honoured(pane.deployment, visitor.access()))
+    return found
 
 
 def logprobs(suffix: str) -> bool:
@@ -72,8 +92,10 @@ def system(suffix: str) -> str:
     return str(st.session_state.get(f"system{suffix}") or "")[:MAX_SYSTEM]
 
 
-def sampling(suffix: str) -> Sampling:
-    """What the panel says. Raises BadRequest for what a browser or a link got wrong."""
+def sampling(pane: Pane) -> Sampling:
+    """What this pane's panel says, without what nobody who shares it honours. Raises BadRequest for
+    what a browser or a link got wrong."""
+    suffix = pane.settings
     values = {}
     for name, parameter in PARAMETERS.items():
         value = st.session_state.get(f"{name}{suffix}", parameter.default)
@@ -81,7 +103,11 @@ def sampling(suffix: str) -> Sampling:
             raise BadRequest(f"{parameter.label} is empty.", field=name)
         values[name] = value
     stop = str(st.session_state.get(f"stop{suffix}") or "")
-    return Sampling(**values, stop=tuple(line for line in stop.splitlines() if line))
+    return Sampling(
+        **values,
+        stop=tuple(line for line in stop.splitlines() if line),
+        left_out=_left_out(honoured(pane.sharing)),
+    )
 
 
 def report_link() -> None:
@@ -112,6 +138,28 @@ def each_its_own(count: int) -> None:
                 st.query_params[key] = str(value)  # a new widget does not do that by itself
 
 
+def fill(system: str, values: Mapping[str, Any]) -> None:
+    """Have one panel for all panes say this. Call it before the widgets are drawn."""
+    st.session_state.sync = True
+    st.session_state.system = system[:MAX_SYSTEM]
+    for name, value in values.items():
+        st.session_state[name] = "\n".join(_lines(value)) if name == "stop" else value
+
+
+def without_a_box(system: str, values: Mapping[str, Any]) -> list[str]:
+    """What `fill` cannot take in, a sentence each."""
+    lost = [stop for stop in values.get("stop", ()) if stop not in _lines(values["stop"])]
+    said = [f"The stop string {stop!r} was left out: here, each is a line." for stop in lost]
+    if len(system) > MAX_SYSTEM:
+        said.append(f"The system prompt was cut after {MAX_SYSTEM:,} characters.")
+    return said
+
+
+def _lines(stops: Iterable[str]) -> list[str]:
+    """The stop strings that a box of lines can hold."""
+    return [stop for stop in stops if stop.splitlines() == [stop]]
+
+
 def close_up(place: int, count: int) -> None:
     """The pane in that place, of so many, goes: those behind it move up with their values."""
     for name in _NAMES:
@@ -123,7 +171,7 @@ def close_up(place: int, count: int) -> None:
                 st.session_state.pop(f"{name}_{here}", None)
 
 
-def _number(parameter: Parameter, suffix: str, missing: str) -> None:
+def _number(parameter: Parameter, suffix: str, disabled: bool) -> None:
     kind = parameter.kind
     st.number_input(
         parameter.label,
@@ -132,16 +180,29 @@ def _number(parameter: Parameter, suffix: str, missing: str) -> None:
         value=None if parameter.default is None else kind(parameter.default),
         step=kind(parameter.step),
         key=f"{parameter.name}{suffix}",
-        help=parameter.help + (f"\n\nNot honoured by {missing}." if missing else ""),
+        help=parameter.help,
         placeholder="random" if parameter.default is None else None,
         on_change="ignore",
         bind="query-params",
         persist_state="session",
+        disabled=disabled,
     )
 
 
-def _not_honoured(name: str, honoured: list[tuple[str, frozenset[str]]]) -> str:
-    return ", ".join(sorted({runtime for runtime, fields in honoured if name not in fields}))
+def _left_out(known: Honoured) -> tuple[str, ...]:
+    """The fields that nobody here honours."""
+    if not known:
+        return ()
+    return tuple(sorted(SAMPLING_FIELDS.difference(*(fields for _, fields in known))))
+
+
+def _say_who_does_not(name: str, known: Honoured) -> None:
+    lacking = sorted({runtime for runtime, fields in known if name not in fields})
+    if not lacking:
+        return
+    who = literal(", ".join(lacking))
+    unsent = " It is not sent." if name in _left_out(known) else ""
+    st.caption(f"Not honoured by {who}.{unsent}")
 
 
 _NAMES = ("system", *PARAMETERS, "stop", "logprobs")

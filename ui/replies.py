@@ -12,10 +12,12 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from slm_backends import background, catalog
-from slm_backends.errors import ContextOverflow
+from slm_backends import background, selector
+from slm_backends.chat import SAMPLING_FIELDS
+from slm_backends.errors import ContextOverflow, SLMError, Unauthorized, Unsupported
+from slm_backends.health import Health
 from slm_backends.run import Reply
-from ui import compare, numbers
+from ui import compare, numbers, shell, visitor
 from ui.clipboard import copy_button
 from ui.markdown import Pieces, safe
 from ui.panes import Pane, Turn
@@ -58,7 +60,10 @@ class LiveReply:
         if reply.error is not None:  # now, as the other panes may go on for long
             with self._below.container():
                 self._draw_error()
-        line = numbers.final(reply, self._row(self.turn.id)) if reply.ended else numbers.live(reply)
+        if reply.ended:
+            line = numbers.final(reply, self._row(self.turn.id), self.turn.cost)
+        else:
+            line = numbers.live(reply)
         if line != self._said:
             self._line.caption(line)
             self._said = line
@@ -104,13 +109,22 @@ def cancelled_when_left(panes: Sequence[Pane]) -> Iterator[None]:
         background.call(let_go)
 
 
+def draw_earlier(pane: Pane) -> None:
+    """The messages that a file put before all turns, folded."""
+    if pane.earlier:
+        with st.expander(f"{len(pane.earlier)} earlier messages", type="compact"):
+            for message in pane.earlier:
+                st.caption(message.role)
+                st.text(message.content)
+
+
 def draw_turn(
     pane: Pane, turn: Turn, row: Callable[[str], Sequence[Reply]], act: Callable[..., None]
 ) -> LiveReply | None:
     """Draw a turn; returns what must be followed while it is still running.
 
     `act(name, pane number, turn id)` is called before the next run of the page when a button is
-    pressed: "again", "edit" or "drop".
+    pressed: "again", "edit", "drop" or "without".
     """
     key = f"{pane.number}_{turn.id}"
     with st.chat_message("user", avatar=":material/person:"):
@@ -119,6 +133,8 @@ def draw_turn(
     with st.chat_message("assistant", avatar=":material/smart_toy:"):
         if turn.deployment != pane.deployment:
             st.caption(f"answered by {turn.deployment}")
+        if turn.sent_without:
+            st.caption(f"Sent without {', '.join(turn.sent_without)}.")
         if turn.running:
             live = LiveReply(turn, row, lambda: _draw_error(pane, turn, act))
             live.draw()
@@ -131,8 +147,8 @@ def draw_turn(
             elif not reply.text:
                 stopped = reply.state == "stopped"
                 st.caption("Stopped before the first word." if stopped else "An empty reply.")
-            st.caption(numbers.final(reply, row(turn.id)))
-            known = catalog.load().deployments.get(turn.deployment)
+            st.caption(numbers.final(reply, row(turn.id), turn.cost))
+            known = visitor.known().deployments.get(turn.deployment)
             if warning := numbers.past_sound(reply, known):
                 st.caption(f":orange[:material/warning: {warning}]")
         with st.container(
@@ -156,9 +172,20 @@ def draw_turn(
             if live is None:
                 copy_button(turn.reply.text, key=f"copy_{key}")
                 with st.popover("Details", type="tertiary", key=f"details_{key}"):
-                    numbers.details(turn.reply)
+                    numbers.details(turn.reply, _server_of(turn), turn.cost)
                     compare.draw_beside_first(turn)
     return live
+
+
+def _server_of(turn: Turn) -> Health | None:
+    """What is known of the server that answered; None where this computer did."""
+    deployment = visitor.known().deployments.get(turn.deployment)
+    if deployment is None or deployment.provider is None:
+        return None
+    try:
+        return selector.health(deployment.provider, visitor.access())
+    except SLMError:  # a key that cannot be used any more
+        return Health()
 
 
 def _draw_error(pane: Pane, turn: Turn, act: Callable[..., None]) -> None:
@@ -174,7 +201,7 @@ def _draw_error(pane: Pane, turn: Turn, act: Callable[..., None]) -> None:
         st.text(error.message)
         if error.hint:
             st.text(error.hint)
-        with st.container(horizontal=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
             st.button(
                 "Retry",
                 key=f"retry_{pane.number}_{turn.id}",
@@ -182,6 +209,15 @@ def _draw_error(pane: Pane, turn: Turn, act: Callable[..., None]) -> None:
                 on_click=act,
                 args=("again", pane.number, turn.id),
             )
+            if isinstance(error, Unsupported) and error.field in SAMPLING_FIELDS:
+                st.button(
+                    f"Send without {error.field}",
+                    key=f"without_{pane.number}_{turn.id}",
+                    on_click=act,
+                    args=("without", pane.number, turn.id),
+                )
+            if isinstance(error, Unauthorized):
+                shell.link("models", "Set it up on the Models page")
             if isinstance(error, ContextOverflow) and len(pane.turns) - pane.sent_from > 1:
                 st.button(
                     "Drop the oldest turns and retry",

@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:  # `streamlit run` puts this file's folder there, not the project's
-    sys.path.insert(0, str(ROOT))
+# `streamlit run` puts this file's folder there, where our code.py would be taken for Python's.
+OURS = (str(ROOT), str(ROOT / "ui"))
+sys.path[:] = [str(ROOT), *(place for place in sys.path if place not in OURS)]
 
 import streamlit as st  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402

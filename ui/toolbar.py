@@ -1,4 +1,4 @@
-"""The row above the panes: view, sync, parameters for all, add a pane, export, clear."""
+"""The row above the panes: view, sync, parameters for all, add a pane, import, export, clear."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from slm_backends import catalog, export
-from ui import compare, parameters
+from slm_backends import export
+from ui import compare, importing, parameters, visitor
 from ui.markdown import safe
 from ui.panes import MAX_PANES, Pane
 
 
-def toolbar(panes: list[Pane], add: Callable[[], None], clear: Callable[[], None]) -> str:
+def toolbar(
+    panes: list[Pane], add: Callable[[], None], clear: Callable[[], None], ask: importing.Ask
+) -> str:
     """Draw it; returns the view that was chosen, "Chat" or "Code"."""
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         view = st.segmented_control(
@@ -42,6 +44,13 @@ def toolbar(panes: list[Pane], add: Callable[[], None], clear: Callable[[], None
             disabled=len(panes) >= MAX_PANES,
             help=f"Add a pane, {MAX_PANES} at most",
         )
+        if st.button(
+            "Import",
+            icon=":material/upload:",
+            key="import",
+            help="A *.prompt.yml file, as GitHub Models kept them",
+        ):
+            importing.dialog(panes, ask)
         with st.popover(
             "Export", icon=":material/download:", disabled=not any(_made(panes)), key="export"
         ):
@@ -56,7 +65,7 @@ def toolbar(panes: list[Pane], add: Callable[[], None], clear: Callable[[], None
             on_click=clear,
             disabled=not any(pane.turns for pane in panes),
         )
-    known = catalog.load().deployments
+    known = visitor.known().deployments
     shown = [known[pane.deployment] for pane in panes if pane.deployment in known]
     st.caption(compare.kinship(shown))
     return str(view)

@@ -25,8 +25,8 @@ class Endpoint(Protocol):
     @property
     def id(self) -> str: ...
 
-    @property
-    def capabilities(self) -> Capabilities: ...
+    #: May be written: what a server refused is taken out, and not named to it any more.
+    capabilities: Capabilities
 
     @property
     def about(self) -> About: ...

@@ -7,35 +7,34 @@ nor where a key comes from. Timings are the server's where it sends llama-server
 from __future__ import annotations
 
 import asyncio
-import base64
-import math
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+import ssl
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from slm_backends.chat import (
     About,
     Capabilities,
     ChatRequest,
-    Delta,
     Event,
-    Finished,
-    Logprob,
     Message,
-    Prefill,
     Queued,
     Sampling,
-    Timings,
 )
-from slm_backends.endpoints import failures
-from slm_backends.errors import SLMError, StreamBroken
+from slm_backends.endpoints import Key, failures, pictures, replies
+from slm_backends.endpoints.incoming import STALL_SECONDS, watch
+from slm_backends.errors import BadRequest, SLMError, Unsupported
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    import httpx2
+    from openai import APIStatusError, AsyncOpenAI
 
 CONNECT_SECONDS = 10.0
-READ_SECONDS = 600.0  # the longest silence: a long prompt on a slow computer
+READ_SECONDS = 600.0  # the longest silence before a reply: a long prompt on a slow computer
+LIST_SECONDS = 30.0  # for the list of models, which costs a server nothing
 NO_KEY = "none"  # the openai package wants a key also where the server does not
+AS_IT_IS = {"Accept-Encoding": "identity"}  # compressed, the pieces of a reply come in lumps
 
 # Fields of Sampling that the openai package has arguments for; others travel in the body.
 _NATIVE = frozenset(
@@ -44,8 +43,17 @@ _NATIVE = frozenset(
 
 
 class OpenAIBackend:
-    """A model on a server. `ours` says that the server is a worker: on this computer, behind no
-    proxy, and it understands `timings_per_token`."""
+    """A model on a server.
+
+    key       or what gives one, asked before each request; "" sends none
+    auth      how it travels: bearer, as `Authorization: Bearer`, or api-key, Azure's own header
+    streamed  whether the reply is asked for piece by piece; else it comes as one Delta
+    inline_images  send pictures again in the text of the message where the server refuses them as
+              parts of it, as NVIDIA's older route does; which form it takes is remembered
+    stall_s   seconds that the server may be silent once a reply has begun
+    ours      the server is a worker: on this computer, behind no proxy, and it understands
+              `timings_per_token`
+    """
 
     def __init__(
         self,
@@ -54,87 +62,205 @@ class OpenAIBackend:
         served_as: str,
         capabilities: Capabilities,
         *,
-        api_key: str = "",
+        key: Key = "",
+        auth: str = "bearer",
         about: About | None = None,
         start_hint: str = "",
+        streamed: bool = True,
+        inline_images: bool = False,
+        stall_s: float = STALL_SECONDS,
         ours: bool = False,
     ) -> None:
         self.id = backend_id
         self.capabilities = capabilities
         self.about = about or About()
-        self._base_url = base_url
+        self._base_url = failures.address(base_url)
         self._served_as = served_as
-        self._api_key = api_key
-        self._clean = failures.without(api_key)
+        self._key = key
+        self._auth = auth
+        self._secrets = {key} if isinstance(key, str) else set()
         self._start_hint = start_hint
+        self._streamed = streamed
+        self._inline_images = inline_images
+        self._inline: bool | None = None  # not known before the first picture
+        self._counts = True  # whether the server is asked to count tokens at the end of a stream
+        self._stall_s = stall_s
         self._ours = ours
-        self._extra = {"timings_per_token": True} if ours else {}
-        self._explicit = frozenset() if ours else capabilities.sampling
         self._client: AsyncOpenAI | None = None
 
     def __repr__(self) -> str:
-        return f"OpenAIBackend({self.id!r}, {self._base_url!r})"
+        return f"OpenAIBackend({self.id!r}, {failures.shown(self._base_url)!r})"
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         self.capabilities.check(request)
         client = await self._connected()
-        import openai
-
         yield Queued()
-        answered = False
-        try:
-            async with await client.chat.completions.create(
-                **body(request, self._served_as, self._explicit, **self._extra),
-                stream=True,
-                stream_options={"include_usage": True},
-                extra_headers={"Accept-Encoding": "identity"},
-            ) as chunks:
-                answered = True
-                async with aclosing(_events(chunks)) as events:
-                    async for event in events:
-                        yield event
-        except openai.APIStatusError as error:
-            raise self._refused(error.status_code, error.body, error.response.headers) from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            if answered:
-                raise failures.broke_off(cause, clean=self._clean) from None
-            raise failures.unreachable(
-                self._base_url, cause, hint=self._start_hint, clean=self._clean
-            ) from None
-        except openai.APIError as error:  # an error object in the middle of the stream
-            raise self._refused(0, error.body, {}) from None
-        except (ValueError, TypeError, AttributeError) as error:
-            raise failures.no_chunk(error) from None
+        with self._our_errors(self._unreachable):
+            answer = await self._ask(client, request)
+        with self._our_errors(self._broke_off):
+            if not self._streamed:
+                for event in replies.whole(answer, self._refused_inside):
+                    yield event
+                return
+            async with answer, aclosing(replies.streamed(answer, self._refused_inside)) as events:
+                async for event in events:
+                    yield event
 
-    def _refused(self, status: int, sent: Any, headers: Mapping[str, str]) -> SLMError:
-        return failures.refused(status, sent, headers, hint=self._start_hint, clean=self._clean)
+    async def models(self) -> tuple[str, ...]:
+        """The names that the server lists, in its order. Costs no tokens.
+
+        Raises NotFound where the answer is no list of models.
+        """
+        client = await self._connected()
+        import httpx2
+
+        with self._our_errors(self._unreachable):
+            response = await client.get(
+                "/models",
+                cast_to=httpx2.Response,
+                options={
+                    "headers": AS_IT_IS,
+                    "timeout": httpx2.Timeout(LIST_SECONDS, connect=CONNECT_SECONDS),
+                },
+            )
+        try:
+            return replies.listed(response.json())
+        except (ValueError, RecursionError):
+            raise failures.no_list(self._base_url) from None
 
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
             self._client = None
 
+    # --- asking -----------------------------------------------------------------------------------
+
+    async def _ask(self, client: AsyncOpenAI, request: ChatRequest) -> Any:
+        """The server's answer, before its first word. Where it refuses how it was asked, and there
+        is another way to ask the same, it is asked once more."""
+        import openai
+
+        explicit = frozenset() if self._ours else self.capabilities.sampling
+        extra = {"timings_per_token": True} if self._ours else {}
+        illustrated = self._inline_images and any(item.images for item in request.messages)
+        inline = illustrated and bool(self._inline)
+        first: SLMError | None = None
+        while True:
+            making = partial(body, request, self._served_as, explicit, inline=inline, **extra)
+            # Pictures may have to be made smaller, which takes a while.
+            arguments = await asyncio.to_thread(making) if inline else making()
+            if self._streamed:
+                arguments["stream"] = True
+                if self._counts:
+                    arguments["stream_options"] = {"include_usage": True}
+            try:
+                answer = await client.chat.completions.create(**arguments, extra_headers=AS_IT_IS)
+            except openai.APIStatusError as error:
+                refused = self._refused(error, _parameters(arguments))
+                if (
+                    isinstance(refused, Unsupported)
+                    and refused.field == "stream_options"
+                    and "stream_options" in arguments
+                ):
+                    self._counts = False
+                    continue
+                of_form = error.status_code in (400, 422) and _of_form(refused)
+                if of_form and illustrated and self._inline is None and not inline:
+                    inline, first = True, refused
+                    continue
+                raise (of_form and first) or refused from None
+            if illustrated:
+                self._inline = inline
+            return answer
+
     async def _connected(self) -> AsyncOpenAI:
         if self._client is None:
             openai = await asyncio.to_thread(_import_openai)
+            trusted = await asyncio.to_thread(tls)
+            import httpx2
+
             if self._client is not None:  # another request was faster
                 return self._client
-            timeout = openai.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+
+            async def limit(response: httpx2.Response) -> None:
+                watch(response, httpx2.AsyncByteStream, stall_s=self._stall_s)
+
             self._client = openai.AsyncOpenAI(
                 base_url=self._base_url,
-                api_key=self._api_key or NO_KEY,
+                api_key=NO_KEY,
                 # Else it reads variables that are meant for one provider, and tells them to all.
                 organization="",
                 project="",
                 max_retries=0,  # a comparison must not hide a retry in its numbers
                 http_client=openai.DefaultAsyncHttpxClient(
-                    timeout=timeout,
+                    timeout=openai.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+                    verify=trusted,
                     trust_env=not self._ours,
                     follow_redirects=False,  # a key goes to the address it was given for
+                    event_hooks={"request": [self._sign], "response": [limit]},
                 ),
             )
         return self._client
+
+    async def _sign(self, request: httpx2.Request) -> None:
+        """Put the key into a request, and nothing where there is none."""
+        key = self._key if isinstance(self._key, str) else await self._key()
+        self._secrets.add(key)
+        del request.headers["Authorization"]
+        if not failures.sendable(key):
+            return
+        if self._auth == "api-key":
+            request.headers["api-key"] = key
+        else:
+            request.headers["Authorization"] = f"Bearer {key}"
+
+    # --- failing ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _our_errors(self, disconnected: Callable[[BaseException], SLMError]) -> Iterator[None]:
+        """Turn the openai package's exceptions into ours; `disconnected` those of the network."""
+        import openai
+
+        try:
+            yield
+        except openai.APIStatusError as error:
+            raise self._refused(error) from None
+        except openai.APIConnectionError as error:
+            raise disconnected(error.__cause__ or error) from None
+        except openai.APIError as error:  # an error object in the middle of the stream
+            raise self._refused_inside(error.body) from None
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise failures.no_chunk(error) from None
+
+    def _refused(self, error: APIStatusError, asked: Collection[str] = ()) -> SLMError:
+        return failures.refused(
+            error.status_code,
+            error.body,
+            error.response.headers,
+            hint=self._start_hint,
+            clean=self._clean,
+            asked=asked,
+        )
+
+    def _refused_inside(self, sent: Any) -> SLMError:
+        return failures.refused(0, sent, hint=self._start_hint, clean=self._clean)
+
+    def _unreachable(self, error: BaseException) -> SLMError:
+        return failures.unreachable(self._base_url, error, hint=self._start_hint, clean=self._clean)
+
+    def _broke_off(self, error: BaseException) -> SLMError:
+        return failures.broke_off(error, clean=self._clean)
+
+    def _clean(self, text: str) -> str:
+        return failures.without(*self._secrets)(text)
+
+
+@cache
+def tls() -> ssl.SSLContext:
+    """Whose certificates are trusted, read once for all clients: that takes a while."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def _import_openai() -> Any:
@@ -143,20 +269,32 @@ def _import_openai() -> Any:
     return openai
 
 
+def _parameters(arguments: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the parameters in a request, for a server may know less than is sent."""
+    return frozenset({*arguments, *arguments.get("extra_body", ())} - {"model", "messages"})
+
+
+def _of_form(refused: SLMError) -> bool:
+    """Whether a server may have refused the form of a request, and not what it asks for."""
+    return type(refused) is BadRequest and refused.field in (None, "messages")
+
+
 def body(
     request: ChatRequest,
     served_as: str,
     explicit: frozenset[str] = frozenset(),
+    *,
+    inline: bool = False,
     **extra: Any,
 ) -> dict[str, Any]:
     """Arguments of `client.chat.completions.create` for this request, streaming left out.
 
-    `explicit` and `wanted` belong together; `extra` are fields that the openai package has no
-    argument for.
+    `explicit` and `wanted` belong together; with `inline`, pictures go into the text; `extra` are
+    fields that the openai package has no argument for.
     """
     arguments: dict[str, Any] = {
         "model": served_as,
-        "messages": [_message(message) for message in request.messages],
+        "messages": [_message(message, inline) for message in request.messages],
     }
     for name, value in wanted(request.sampling, explicit).items():
         (arguments if name in _NATIVE else extra)[name] = value
@@ -179,97 +317,14 @@ def wanted(sampling: Sampling, explicit: frozenset[str] = frozenset()) -> dict[s
     return {name: value for name, value in values.items() if value not in (None, [])}
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: Message, inline: bool) -> dict[str, Any]:
     if not message.images:
         return {"role": message.role, "content": message.content}
+    if inline:
+        tags = [pictures.inline(image) for image in message.images]
+        return {"role": message.role, "content": " ".join([message.content, *tags])}
     parts: list[dict[str, Any]] = [
-        {
-            "type": "image_url",
-            "image_url": {
-                "url": f"data:{image.media_type};base64,"
-                + base64.b64encode(image.data).decode("ascii")
-            },
-        }
+        {"type": "image_url", "image_url": {"url": pictures.data_url(image)}}
         for image in message.images
     ]
     return {"role": message.role, "content": [*parts, {"type": "text", "text": message.content}]}
-
-
-async def _events(chunks: Any) -> AsyncGenerator[Event, None]:
-    started = False
-    reason = ""
-    usage: Any = None
-    timings: Timings | None = None
-    chunk: Any = None
-    async for chunk in chunks:
-        usage = chunk.usage or usage
-        live = _timings((chunk.model_extra or {}).get("timings"))
-        for choice in chunk.choices or ():
-            if not started:
-                started = True
-                yield Prefill()
-            text = (choice.delta and choice.delta.content) or ""
-            logprobs = _logprobs(choice.logprobs) if choice.logprobs else ()
-            if text or logprobs:
-                yield Delta(text, live, logprobs)
-            reason = choice.finish_reason or reason
-        timings = live or timings
-    if chunk is None:
-        raise StreamBroken(
-            "The server answered, but not with a streamed reply.",
-            hint="Check the address: it usually ends in /v1.",
-        )
-    if not reason:
-        raise StreamBroken("The reply ended without a finish reason.", hint=failures.AGAIN)
-    details = usage.prompt_tokens_details if usage else None
-    yield Finished(
-        reason,
-        prompt_tokens=usage.prompt_tokens if usage else None,
-        completion_tokens=usage.completion_tokens if usage else None,
-        cached_tokens=details.cached_tokens if details else None,
-        timings=timings,
-    )
-
-
-def _timings(sent: Any) -> Timings | None:
-    if not isinstance(sent, dict):
-        return None
-    numbers = {name: value for name, value in sent.items() if _is_number(value)}
-    try:
-        return Timings(
-            int(numbers["prompt_n"]),
-            float(numbers["prompt_ms"]),
-            int(numbers["predicted_n"]),
-            float(numbers["predicted_ms"]),
-            float(numbers.get("queue_ms", 0.0)),
-            int(numbers["cache_n"]) if "cache_n" in numbers else None,
-        )
-    except KeyError:
-        return None
-
-
-def _logprobs(sent: Any) -> tuple[Logprob, ...]:
-    """The tokens in the `logprobs` of a choice; what is not as in OpenAI's API is left out."""
-    return _tokens(getattr(sent, "content", None), with_top=True)
-
-
-def _tokens(sent: Any, *, with_top: bool = False) -> tuple[Logprob, ...]:
-    return tuple(
-        Logprob(
-            item.token,
-            float(item.logprob),
-            _count(getattr(item, "id", None)),
-            _tokens(getattr(item, "top_logprobs", None)) if with_top else (),
-        )
-        for item in (sent if isinstance(sent, list) else ())
-        if isinstance(getattr(item, "token", None), str)
-        and _is_number(getattr(item, "logprob", None))
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) else None

@@ -7,6 +7,7 @@ watched, and so are its children. tests/conftest.py puts it there, and imports i
 from __future__ import annotations
 
 import ipaddress
+import socket
 import sys
 from typing import Any
 
@@ -29,6 +30,11 @@ def _is_here(host: Any) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
+def _is_nowhere(host: Any) -> bool:
+    name = host.decode("ascii", "replace") if isinstance(host, (bytes, bytearray)) else host
+    return isinstance(name, str) and name.endswith(".invalid")
+
+
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         address = arguments[1]
@@ -37,6 +43,9 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         host = arguments[0]
     else:
         return
+    if _is_nowhere(host):
+        # What every resolver says of such a name, said without asking one (RFC 6761, 6.4).
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     if not _is_here(host):
         attempts.append(f"{event} {host!r}")
         raise Offline(f"{event}: tests stay on this machine, {host!r} is beyond it")

@@ -13,13 +13,14 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from slm_backends.chat import SAMPLING_FIELDS
 from slm_backends.errors import SLMError
-from slm_backends.worker.engines import Progress, sampler
+from slm_backends.worker.engines import Progress
 from slm_backends.worker.engines.readings import Cache, Reading
 from slm_backends.worker.engines.turns import Turns
 from slm_backends.worker.stops import stop_ids
 
-SAMPLING = sampler.FIELDS
+SAMPLING = SAMPLING_FIELDS
 LOGPROBS = True
 #: Tokens of a prompt that are read at once, by device. On Linux MLX multiplies matrices on one core
 #: and without haste: a token takes as long in a piece of 8 as in one of 64, and 8 are a second.

@@ -11,10 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from slm_backends.chat import SAMPLING_FIELDS, Sampling
+from slm_backends.chat import Sampling
 from slm_backends.worker.engines import Token
-
-FIELDS = SAMPLING_FIELDS  # all of them: the worker itself sees to max_tokens and stop
 
 #: Tokens that are e^-30 times as likely as the likeliest are left out: a billion draws would not
 #: meet them.

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from slm_backends.chat import SAMPLING_FIELDS
 from slm_backends.errors import SLMError
-from slm_backends.worker.engines import Progress, sampler
+from slm_backends.worker.engines import Progress
 from slm_backends.worker.engines.readings import Cache, Reading
 from slm_backends.worker.engines.turns import Turns
 from slm_backends.worker.stops import stop_ids
 
-SAMPLING = sampler.FIELDS
+SAMPLING = SAMPLING_FIELDS
 LOGPROBS = True
 #: PyTorch's threads wait for each other a few hundred times a token, by default long in a busy
 #: loop, which takes time from others that compute, as in a comparison. So the loop is shorter.
