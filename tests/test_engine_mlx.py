@@ -39,11 +39,7 @@ BOUND = 4_096
 CLOSE = 1e-3  # of log-probabilities; what wrong factors or a wrong window give is 0.1 and more
 PIECE = 128
 EMBEDDED = "smollm2-135m-instruct@mlx"
-CAPITAL = (
-    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    "<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n"
-    "<|im_start|>assistant\n"
-)
+CAPITAL = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.fixture(autouse=True)

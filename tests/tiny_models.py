@@ -134,6 +134,12 @@ MODELS = {
     ),
 }
 
+#: What each converter can do is done at once, for what takes the time is to start it.
+CONVERTED = {
+    "onnx": [name for name, tiny in MODELS.items() if tiny.architecture != "phimoe"],
+    "mlx": list(MODELS),
+}
+
 _COMMON: Config = {
     "attention_bias": False,
     "attention_dropout": 0.0,
@@ -229,11 +235,12 @@ def hugging_face(model_id: str) -> Path:
 
 
 def onnx(model_id: str, precision: str = "int4") -> Path:
-    return converted(f"onnx-{precision}", [model_id])[model_id]
+    return converted(f"onnx-{precision}", CONVERTED["onnx"])[model_id]
 
 
 def mlx(model_id: str, bits: int = 4) -> Path:
-    return converted(f"mlx-{bits}bit", [model_id])[model_id]
+    wanted = CONVERTED["mlx"] if bits == 4 else [model_id]  # other numbers are for one test
+    return converted(f"mlx-{bits}bit", wanted)[model_id]
 
 
 def converted(kind: str, model_ids: Iterable[str]) -> dict[str, Path]:
