@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from slm_backends.chat import About, Capabilities, ChatRequest, Event, Message, Queued
 from slm_backends.endpoints import Key, failures, pictures, replies
+from slm_backends.endpoints.caller import Caller
 from slm_backends.endpoints.incoming import STALL_SECONDS
 from slm_backends.endpoints.openai import AS_IT_IS, LIST_SECONDS, body
 from slm_backends.errors import NotFound, SLMError, StreamBroken, Unsupported
@@ -56,11 +57,8 @@ class AzureBackend:
         self.id = backend_id
         self.capabilities = capabilities
         self.about = about or About()
-        self._base_url = failures.address(base_url)
+        self._caller = Caller(base_url, key, start_hint)
         self._served_as = served_as
-        self._key = key
-        self._secrets = {key} if isinstance(key, str) else set()
-        self._start_hint = start_hint
         self._streamed = streamed
         self._counts = True  # whether the server is asked to count tokens at the end of a stream
         self._stall_s = stall_s
@@ -69,21 +67,22 @@ class AzureBackend:
         self._transport: Transport | None = None
 
     def __repr__(self) -> str:
-        return f"AzureBackend({self.id!r}, {failures.shown(self._base_url)!r})"
+        return f"AzureBackend({self.id!r}, {self._caller.shown!r})"
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         self.capabilities.check(request)
         client = await self._connected()
         yield Queued()
-        with self._our_errors(self._unreachable):
+        with self._our_errors(self._caller.unreachable):
             found, answer = await self._ask(client, request)
-        with self._our_errors(self._broke_off):
+        with self._our_errors(self._caller.broke_off):
             if not self._streamed:
-                for event in replies.whole(_as_completion(found), self._refused_inside):
+                for event in replies.whole(_as_completion(found), self._caller.refused_inside):
                     yield event
                 return
             chunks = _Chunks(found, answer.response)
-            async with found, aclosing(replies.streamed(chunks, self._refused_inside)) as events:
+            read = replies.streamed(chunks, self._caller.refused_inside)
+            async with found, aclosing(read) as events:
                 async for event in events:
                     yield event
 
@@ -94,7 +93,7 @@ class AzureBackend:
         Raises NotFound where it names none.
         """
         client = await self._connected()
-        with self._our_errors(self._unreachable):
+        with self._our_errors(self._caller.unreachable):
             return await self._told(client) or await self._listed(client)
 
     async def close(self) -> None:
@@ -175,14 +174,14 @@ class AzureBackend:
 
         asked = HttpRequest(
             "GET",
-            f"{self._base_url}/models",
+            f"{self._caller.base_url}/models",
             params={"api-version": self._api_version},
             headers=await self._headers(),
         )
         answer: Any = await client.send_request(asked, silence=LIST_SECONDS)
         if answer.status_code in NO_SUCH_ROUTE:
             raise NotFound(
-                f"{failures.shown(self._base_url)} does not name its models.",
+                f"{self._caller.shown} does not name its models.",
                 hint="Ask its owner for the name of the deployment, and type that.",
             )
         if answer.status_code != 200:
@@ -190,17 +189,16 @@ class AzureBackend:
         try:
             return replies.listed(answer.json())
         except (StreamBroken, ValueError):
-            raise failures.no_list(self._base_url) from None
+            raise failures.no_list(self._caller.base_url) from None
 
     async def _headers(self) -> dict[str, str]:
         """With the key as the SDK sends one: serverless and managed endpoints look for it in the
         one place, Azure OpenAI's in the other. A token belongs into the first."""
         headers = AS_IT_IS | {"User-Agent": USER_AGENT}
-        key = self._key if isinstance(self._key, str) else await self._key()
-        self._secrets.add(key)
-        if failures.sendable(key):
+        key = await self._caller.key()
+        if key:
             headers["Authorization"] = f"Bearer {key}"
-            if isinstance(self._key, str):
+            if not self._caller.signs_in:
                 headers["api-key"] = key
         return headers
 
@@ -217,7 +215,7 @@ class AzureBackend:
         if self._transport is None:  # no other request was faster
             self._transport = Transport(self._stall_s)
         return ChatCompletionsClient(
-            self._base_url,
+            self._caller.base_url,
             AzureKeyCredential("none"),  # it wants one; `_headers` has the key
             api_version=self._api_version,
             transport=self._transport,
@@ -240,12 +238,14 @@ class AzureBackend:
         except HttpResponseError as error:
             raise self._refused(error) from None
         except ErrorInReply as error:
-            raise self._refused_inside(error.sent) from None
+            raise self._caller.refused_inside(error.sent) from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise disconnected(error) from None
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             # The SDK quotes what it could not read.
-            raise failures.no_chunk(ValueError(self._clean(failures.reason(error)))) from None
+            raise failures.no_chunk(
+                ValueError(self._caller.clean(failures.reason(error)))
+            ) from None
 
     def _refused(self, error: HttpResponseError, asked: Collection[str] = ()) -> SLMError:
         answer: Any = error.response
@@ -255,26 +255,7 @@ class AzureBackend:
             sent = answer.response.json()
         except (ValueError, RecursionError):
             sent = answer.text()
-        return failures.refused(
-            answer.status_code,
-            sent,
-            answer.headers,
-            hint=self._start_hint,
-            clean=self._clean,
-            asked=asked,
-        )
-
-    def _refused_inside(self, sent: Any) -> SLMError:
-        return failures.refused(0, sent, hint=self._start_hint, clean=self._clean)
-
-    def _unreachable(self, error: BaseException) -> SLMError:
-        return failures.unreachable(self._base_url, error, hint=self._start_hint, clean=self._clean)
-
-    def _broke_off(self, error: BaseException) -> SLMError:
-        return failures.broke_off(error, clean=self._clean)
-
-    def _clean(self, text: str) -> str:
-        return failures.without(*self._secrets)(text)
+        return self._caller.refused(answer.status_code, sent, answer.headers, asked)
 
 
 class _Chunks:

@@ -23,6 +23,7 @@ from slm_backends.chat import (
     Sampling,
 )
 from slm_backends.endpoints import Key, failures, pictures, replies
+from slm_backends.endpoints.caller import Caller
 from slm_backends.endpoints.incoming import STALL_SECONDS, watch
 from slm_backends.errors import BadRequest, SLMError, Unsupported
 
@@ -74,12 +75,9 @@ class OpenAIBackend:
         self.id = backend_id
         self.capabilities = capabilities
         self.about = about or About()
-        self._base_url = failures.address(base_url)
+        self._caller = Caller(base_url, key, start_hint)
         self._served_as = served_as
-        self._key = key
         self._auth = auth
-        self._secrets = {key} if isinstance(key, str) else set()
-        self._start_hint = start_hint
         self._streamed = streamed
         self._inline_images = inline_images
         self._inline: bool | None = None  # not known before the first picture
@@ -89,20 +87,21 @@ class OpenAIBackend:
         self._client: AsyncOpenAI | None = None
 
     def __repr__(self) -> str:
-        return f"OpenAIBackend({self.id!r}, {failures.shown(self._base_url)!r})"
+        return f"OpenAIBackend({self.id!r}, {self._caller.shown!r})"
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         self.capabilities.check(request)
         client = await self._connected()
         yield Queued()
-        with self._our_errors(self._unreachable):
+        with self._our_errors(self._caller.unreachable):
             answer = await self._ask(client, request)
-        with self._our_errors(self._broke_off):
+        with self._our_errors(self._caller.broke_off):
             if not self._streamed:
-                for event in replies.whole(answer, self._refused_inside):
+                for event in replies.whole(answer, self._caller.refused_inside):
                     yield event
                 return
-            async with answer, aclosing(replies.streamed(answer, self._refused_inside)) as events:
+            read = replies.streamed(answer, self._caller.refused_inside)
+            async with answer, aclosing(read) as events:
                 async for event in events:
                     yield event
 
@@ -114,7 +113,7 @@ class OpenAIBackend:
         client = await self._connected()
         import httpx2
 
-        with self._our_errors(self._unreachable):
+        with self._our_errors(self._caller.unreachable):
             response = await client.get(
                 "/models",
                 cast_to=httpx2.Response,
@@ -126,7 +125,7 @@ class OpenAIBackend:
         try:
             return replies.listed(response.json())
         except (ValueError, RecursionError):
-            raise failures.no_list(self._base_url) from None
+            raise failures.no_list(self._caller.base_url) from None
 
     async def close(self) -> None:
         if self._client is not None:
@@ -186,7 +185,7 @@ class OpenAIBackend:
                 watch(response, httpx2.AsyncByteStream, stall_s=self._stall_s)
 
             self._client = openai.AsyncOpenAI(
-                base_url=self._base_url,
+                base_url=self._caller.base_url,
                 api_key=NO_KEY,
                 # Else it reads variables that are meant for one provider, and tells them to all.
                 organization="",
@@ -204,10 +203,9 @@ class OpenAIBackend:
 
     async def _sign(self, request: httpx2.Request) -> None:
         """Put the key into a request, and nothing where there is none."""
-        key = self._key if isinstance(self._key, str) else await self._key()
-        self._secrets.add(key)
+        key = await self._caller.key()
         del request.headers["Authorization"]
-        if not failures.sendable(key):
+        if not key:
             return
         if self._auth == "api-key":
             request.headers["api-key"] = key
@@ -228,31 +226,12 @@ class OpenAIBackend:
         except openai.APIConnectionError as error:
             raise disconnected(error.__cause__ or error) from None
         except openai.APIError as error:  # an error object in the middle of the stream
-            raise self._refused_inside(error.body) from None
+            raise self._caller.refused_inside(error.body) from None
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise failures.no_chunk(error) from None
 
     def _refused(self, error: APIStatusError, asked: Collection[str] = ()) -> SLMError:
-        return failures.refused(
-            error.status_code,
-            error.body,
-            error.response.headers,
-            hint=self._start_hint,
-            clean=self._clean,
-            asked=asked,
-        )
-
-    def _refused_inside(self, sent: Any) -> SLMError:
-        return failures.refused(0, sent, hint=self._start_hint, clean=self._clean)
-
-    def _unreachable(self, error: BaseException) -> SLMError:
-        return failures.unreachable(self._base_url, error, hint=self._start_hint, clean=self._clean)
-
-    def _broke_off(self, error: BaseException) -> SLMError:
-        return failures.broke_off(error, clean=self._clean)
-
-    def _clean(self, text: str) -> str:
-        return failures.without(*self._secrets)(text)
+        return self._caller.refused(error.status_code, error.body, error.response.headers, asked)
 
 
 @cache
