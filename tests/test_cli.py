@@ -333,7 +333,8 @@ def test_json_is_one_object_with_text_usage_and_timings() -> None:
     assert done.returncode == 0
     document = json.loads(done.stdout)
     assert set(document) == {
-        "deployment", "model", "text", "finish_reason", "usage", "timings", "sampling", "about",
+        "deployment", "model", "text", "finish_reason", "usage", "timings", "cost_usd", "sampling",
+        "about",
     }  # fmt: skip
     assert document["finish_reason"] == "length"
     assert document["text"].startswith("A paragraph")
