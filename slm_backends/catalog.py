@@ -19,6 +19,7 @@ from typing import Any
 
 from slm_backends import entries, providers
 from slm_backends.errors import CatalogError, NotFound
+from slm_backends.picture_tokens import SIGHTS
 from slm_backends.providers import Provider
 
 SHIPPED = Path(__file__).with_name("catalog.toml")
@@ -48,6 +49,7 @@ class Model:
 
     active      parameters that work on one token, of a mixture of experts; 0 where all do
     layers, kv_heads, head_size  what the key-value cache of a token is made of, 0 where unknown
+    sight       how a picture becomes tokens: a name of picture_tokens.SIGHTS; empty: not known
     template    one exchange as it reaches the weights, with {system} and {user} in it
     limits      what is known to be wrong with it or missing, a sentence each
     card        address of the publisher's page about it
@@ -67,6 +69,7 @@ class Model:
     layers: int = 0
     kv_heads: int = 0
     head_size: int = 0
+    sight: str = ""
     template: str = ""
     limits: tuple[str, ...] = ()
     card: str = ""
@@ -119,7 +122,7 @@ class Deployment:
     served_as   what the server calls the model
     sampling    fields of Sampling that the server honours
     logprobs    whether the server gives log-probabilities as in OpenAI's API
-    images      pictures that it takes in a message
+    images      pictures that it takes in a conversation
     streamed    whether it sends a reply piece by piece
     price_in, price_out  US dollars for a million tokens of prompts and of replies; 0: not known
     retired     the day on which the provider ended it, as in 2025-08-30; `retired_source` says so
@@ -259,6 +262,8 @@ class _Reader(entries.File):
                 )
         if model.released and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", model.released):
             raise entries.Mistake("released must be a year and a month, as in 2024-08", "released")
+        if model.sight and model.sight not in SIGHTS:
+            raise entries.Mistake(f"sight must be one of {', '.join(SIGHTS)}", "sight")
         if model.template and "{user}" not in model.template:
             raise entries.Mistake(
                 "template must hold {user}, and {system} where it has one", "template"
@@ -377,6 +382,6 @@ SOURCE_FIELDS: Mapping[str, set[str]] = {
 }
 LOCAL_FIELDS = {"source", "convert", "device", "package", "needs", "memory"}
 SERVER_FIELDS = {
-    "start", "served_as", "sampling", "logprobs", "images", "streamed", "price_in", "price_out",
+    "start", "served_as", "sampling", "logprobs", "streamed", "price_in", "price_out",
     "retired", "retired_source",
 }  # fmt: skip

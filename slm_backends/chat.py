@@ -22,6 +22,8 @@ MAX_CHARACTERS = 1_000_000  # of one message: about 250,000 tokens, past every c
 MAX_STOPS = 4  # as in OpenAI's API
 MAX_STOP_CHARACTERS = 200
 MAX_TOP_LOGPROBS = 20  # as in OpenAI's API
+MAX_IMAGES = 32  # of a conversation
+MAX_IMAGE_BYTES = 20 * 2**20  # of all images of a conversation together, encoded
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,19 @@ class ChatRequest:
                 f"this one has {len(self.messages):,}.",
                 field="messages",
             )
+        images = [image for message in self.messages for image in message.images]
+        if len(images) > MAX_IMAGES:
+            raise BadRequest(
+                f"A conversation may have at most {MAX_IMAGES} images, this one has {len(images)}.",
+                field="messages",
+            )
+        size = sum(len(image.data) for image in images)
+        if size > MAX_IMAGE_BYTES:
+            raise BadRequest(
+                f"The images of a conversation may have at most {MAX_IMAGE_BYTES // 2**20} MiB "
+                f"together, these have {size / 2**20:.1f}.",
+                field="messages",
+            )
         last = self.messages[-1]
         if last.role != "user" or not (last.content.strip() or last.images):
             raise BadRequest(
@@ -218,7 +233,8 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend honours. `context` is in tokens, None where a server does not say."""
+    """What a backend honours. `context` is in tokens, None where a server does not say; `images` is
+    how many a conversation may have."""
 
     sampling: frozenset[str]
     context: int | None = None
@@ -236,13 +252,13 @@ class Capabilities:
             )
         if request.top_logprobs is not None and not self.logprobs:
             raise Unsupported("This deployment does not give log-probabilities.", field="logprobs")
-        for message in request.messages:
-            if len(message.images) > self.images:
-                raise Unsupported(
-                    f"This deployment takes {self.images or 'no'} images in a message, "
-                    f"got {len(message.images)}.",
-                    field="messages",
-                )
+        images = sum(len(message.images) for message in request.messages)
+        if images > self.images:
+            most = {0: "no images", 1: "one image"}.get(self.images, f"{self.images} images")
+            raise Unsupported(
+                f"This deployment takes {most} in a conversation, got {images}.",
+                field="messages",
+            )
 
 
 # --- the events of a reply, in the order in which they come ---------------------------------------
@@ -277,6 +293,17 @@ class Held:
 @dataclass(frozen=True)
 class Prefill:
     """The model is reading the prompt."""
+
+
+@dataclass(frozen=True)
+class Looking:
+    """The model is looking at the prompt's images: crop `crop` of `crops` of image `image` of
+    `images` is done, all counted from 1. Images that it has looked at before are passed over."""
+
+    image: int
+    images: int
+    crop: int
+    crops: int
 
 
 @dataclass(frozen=True)
@@ -349,7 +376,7 @@ class Finished:
     timings: Timings | None = None
 
 
-Event = Loading | Queued | Held | Prefill | Delta | Finished
+Event = Loading | Queued | Held | Prefill | Looking | Delta | Finished
 
 
 @dataclass(frozen=True)

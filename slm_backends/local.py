@@ -88,6 +88,7 @@ class LocalBackend:
         self.capabilities = Capabilities(
             engines.sampling_fields(deployment.runtime),
             fit.context(deployment),
+            images=deployment.images,
             logprobs=engines.gives_logprobs(deployment.runtime),
         )
         self.worker: WorkerProcess | None = None

@@ -24,6 +24,7 @@ from slm_backends.chat import (
     Held,
     Loading,
     Logprob,
+    Looking,
     Prefill,
     Queued,
     Timings,
@@ -40,6 +41,7 @@ class Reply:
 
     queue_place    while it waits: 1 for the next, 0 where it is not known; queue_reason says why
     room_s         waiting for memory that other models held, before the load; 0 where none was
+    looking        while the model looks at images: how far it is
     load_s         waiting for the model to be loaded; 0 where it was
     held_s         waiting because the server asked us to come back later
     queue_s        waiting for a place beside other requests
@@ -63,6 +65,7 @@ class Reply:
     load_step: str = ""
     queue_place: int = 0
     queue_reason: str = ""
+    looking: Looking | None = None
     room_s: float = 0.0
     load_s: float = 0.0
     held_s: float = 0.0
@@ -208,6 +211,8 @@ class Run:
         elif isinstance(event, Prefill):
             self._placed_at = now
             self._reply = replace(reply, state="prefill", queue_s=now - self._loaded_at)
+        elif isinstance(event, Looking):
+            self._reply = replace(reply, looking=event)
         elif isinstance(event, Delta):
             self._grow(event, now)
         else:

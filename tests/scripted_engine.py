@@ -40,6 +40,7 @@ class ScriptedEngine:
     ) -> None:
         self.script = script
         self.max_active = max_active
+        self.images = 0
         self.admitted: list[int] = []
         self.released: list[int] = []
         self.sampling: dict[int, Sampling] = {}

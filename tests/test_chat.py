@@ -158,7 +158,7 @@ def test_a_backend_refuses_by_name_what_it_does_not_honour() -> None:
 def test_a_backend_refuses_more_images_than_it_takes() -> None:
     two = ChatRequest((Message("user", "Compare", (Image(b"1"), Image(b"2"))),))
     Capabilities(SAMPLING_FIELDS, images=2).check(two)
-    for images, word in ((0, "no images"), (1, "1 images")):
+    for images, word in ((0, "no images"), (1, "one image")):
         with pytest.raises(Unsupported, match=word):
             Capabilities(SAMPLING_FIELDS, images=images).check(two)
 

@@ -233,6 +233,7 @@ def test_everything_that_can_be_asked(server: Server) -> None:
             "stop": ["a", "b"],
             "seed": 7,
             "timings_per_token": True,
+            "return_progress": True,
             "stream": True,
             "stream_options": {"include_usage": True},
         }

@@ -53,7 +53,7 @@ class OpenAIBackend:
               parts of it, as NVIDIA's older route does; which form it takes is remembered
     stall_s   seconds that the server may be silent once a reply has begun
     ours      the server is a worker: on this computer, behind no proxy, and it understands
-              `timings_per_token`
+              `timings_per_token` and `return_progress`
     """
 
     def __init__(
@@ -140,8 +140,11 @@ class OpenAIBackend:
         import openai
 
         explicit = frozenset() if self._ours else self.capabilities.sampling
+        pictured = any(message.images for message in request.messages)
         extra = {"timings_per_token": True} if self._ours else {}
-        illustrated = self._inline_images and any(item.images for item in request.messages)
+        if self._ours and pictured:
+            extra["return_progress"] = True
+        illustrated = self._inline_images and pictured
         inline = illustrated and bool(self._inline)
         first: SLMError | None = None
         while True:

@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
-from slm_backends.chat import Delta, Event, Finished, Logprob, Prefill, Timings
+from slm_backends.chat import Delta, Event, Finished, Logprob, Looking, Prefill, Timings
 from slm_backends.endpoints import failures
 from slm_backends.endpoints.incoming import Incoming, check_length
 from slm_backends.errors import Filtered, SLMError, StreamBroken
@@ -35,6 +35,8 @@ async def streamed(chunks: Any, refused: Callable[[Any], SLMError]) -> AsyncGene
             if not started:
                 started = True
                 yield Prefill()
+            if looking := looking_of((chunk.model_extra or {}).get("prompt_progress")):
+                yield looking
             text = (choice.delta and choice.delta.content) or ""
             logprobs = logprobs_of(choice.logprobs) if choice.logprobs else ()
             if text or logprobs:
@@ -101,6 +103,14 @@ def listed(sent: Any) -> tuple[str, ...]:
     ]
     names = [name for name in named if isinstance(name, str) and name.isprintable() and name]
     return tuple(dict.fromkeys(name for name in names if len(name) <= failures.MAX_ERROR))
+
+
+def looking_of(sent: Any) -> Looking | None:
+    """How far a worker of ours is with the images of a prompt."""
+    names = ("image", "images", "crop", "crops")
+    if not isinstance(sent, dict) or not all(type(sent.get(name)) is int for name in names):
+        return None
+    return Looking(**{name: sent[name] for name in names})
 
 
 def timings_of(sent: Any) -> Timings | None:

@@ -10,12 +10,13 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from slm_backends.chat import Sampling, Timings
+from slm_backends.chat import Looking, Sampling, Timings
 from slm_backends.errors import Busy, SLMError
 from slm_backends.worker.engines import Engine, Token
+from slm_backends.worker.pieces import Piece
 from slm_backends.worker.text import ReplyText
 
 MAX_WAITING = 64  # jobs beside those that the engine can advance; one more is refused
@@ -51,7 +52,7 @@ class Ended:
     error: SLMError | None = None
 
 
-Update = Started | Text | Ended
+Update = Started | Looking | Text | Ended
 
 
 class Told:
@@ -95,6 +96,7 @@ class Job:
     reply: ReplyText
     notify: Callable[[Update], None]
     top_logprobs: int | None = None
+    pieces: Sequence[Piece] = ()
     key: int = 0
     asked: float = field(default_factory=time.perf_counter)
     admitted: float = 0.0
@@ -145,6 +147,10 @@ class Scheduler:
         """(jobs that the engine advances, jobs that wait)."""
         with self._changed:
             return len(self._active), len(self._waiting)
+
+    def lay_out(self, pieces: Sequence[Piece]) -> list[int]:
+        """The tokens of a prompt with pictures; at once, on the caller's thread."""
+        return self._engine.lay_out(pieces)
 
     def submit(self, job: Job) -> None:
         """Put the job in line. Raises Busy where MAX_WAITING others wait already."""
@@ -210,18 +216,24 @@ class Scheduler:
     def _admit(self, job: Job) -> None:
         job.admitted = time.perf_counter()
         try:
-            job.cached = self._engine.admit(job.key, job.prompt, job.sampling, job.top_logprobs)
+            pieces = (job.pieces,) if job.pieces else ()  # text engines know of none
+            job.cached = self._engine.admit(
+                job.key, job.prompt, job.sampling, job.top_logprobs, *pieces
+            )
             job.notify(Started())
             time.sleep(LET_GO)
         except Exception as error:
             self._fail(job, error)
 
-    def _advance(self, job: Job, tokens: list[Token] | Exception) -> None:
+    def _advance(self, job: Job, tokens: list[Token] | Looking | Exception) -> None:
         """Grow one job; what goes wrong with it is not the others' business."""
         try:
             if isinstance(tokens, Exception):
                 raise tokens
-            self._grow(job, tokens)
+            if isinstance(tokens, Looking):
+                job.notify(tokens)
+            else:
+                self._grow(job, tokens)
         except Exception as error:
             self._fail(job, error)
 

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from slm_backends.catalog import Deployment
-from slm_backends.chat import PARAMETERS, About, Capabilities, ChatRequest
+from slm_backends.chat import PARAMETERS, About, Capabilities, ChatRequest, Looking
 from slm_backends.errors import (
     BadRequest,
     ContextOverflow,
@@ -37,6 +37,7 @@ from slm_backends.errors import (
 )
 from slm_backends.worker import engines, wire
 from slm_backends.worker.engines import Token
+from slm_backends.worker.pieces import Piece
 from slm_backends.worker.scheduler import Ended, Job, Scheduler, Started, Text, Update
 from slm_backends.worker.text import ChatText
 
@@ -93,7 +94,7 @@ class Service:
                 else SLMError(f"{self.deployment.id} did not load: {error}")
             )
             raise self._failed from error
-        self.capabilities = replace(self.capabilities, context=engine.context)
+        self.capabilities = replace(self.capabilities, context=engine.context, images=engine.images)
         self.about = About(
             self.deployment.runtime_name, engine.version, engine.device, self.deployment.artefact
         )
@@ -129,10 +130,16 @@ class Service:
         if asked.model not in names:
             raise NotFound(f"There is no model called {asked.model!r} here, only {names[0]!r}.")
         self.capabilities.check(asked.request)
-        prompt = text.prompt(asked.request.messages)
+        pieces: list[Piece] = []
+        if any(message.images for message in asked.request.messages):
+            pieces = text.pieces(asked.request.messages)
+            prompt = scheduler.lay_out(pieces)
+        else:
+            prompt = text.prompt(asked.request.messages)
         request = self._fitted(asked, len(prompt))
         sampling = request.sampling
-        job = Job(prompt, sampling, text.reply(sampling.stop), notify, request.top_logprobs)
+        reply = text.reply(sampling.stop)
+        job = Job(prompt, sampling, reply, notify, request.top_logprobs, pieces)
         scheduler.submit(job)
         return job
 
@@ -294,6 +301,9 @@ class _Reply(Response):
     def _chunks(self, update: Update) -> list[dict[str, Any]]:
         if isinstance(update, Started):
             return [self._chunk({"role": "assistant", "content": ""})]
+        if isinstance(update, Looking):
+            progress = {"prompt_progress": wire.write_progress(update)}
+            return [self._chunk({}) | progress] if self._asked.return_progress else []
         if isinstance(update, Text):
             chunk = self._chunk({"content": update.text})
             if self._logprobs is not None:

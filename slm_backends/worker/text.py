@@ -18,13 +18,17 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from slm_backends import images
 from slm_backends.chat import Message
+from slm_backends.worker.pieces import Piece, Words, picture
 from slm_backends.worker.template import ChatTemplate
 from slm_backends.worker.vocabulary import Vocabulary
 
 # Marks around a message's content while the template is rendered. Code points that Unicode reserves
 # for a program's own use and that never stand in text.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
+PICTURE = "\ufdd3"  # stands where one of a message's pictures comes
+PICTURE_LINE = f"{PICTURE}\n"  # as Phi-3-vision wants them, before the text
 _CONTENT = re.compile(f"({OPEN}[^{CLOSE}]*{CLOSE})")
 _CONTROL = re.compile(r"<[^<>\s]+>")
 #: What a special token swallows beside it: Unicode's white space, of which Python's is a little
@@ -69,6 +73,40 @@ class ChatText:
                 # A word after a special token is not always split as one at the very beginning.
                 tokens += self._ids(OPEN + text)[1:] if tokens else self._ids(text)
         return tokens
+
+    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        """A conversation with pictures, to be answered: runs of text and the pictures between them.
+
+        Each run is tokenised by itself, as the model's authors do, with what its tokenizer puts at
+        a beginning. BadRequest for a picture that cannot be read, or if the template refuses.
+        """
+        pictures = [
+            picture(*images.sound(image)) for message in messages for image in message.images
+        ]
+        rendered = self._template.render(
+            [
+                (item.role, PICTURE_LINE * len(item.images) + _marked(item.content))
+                for item in messages
+            ]
+        )
+        found: list[Piece] = []
+        for number, part in enumerate(rendered.split(PICTURE)):
+            if number:
+                found.append(pictures[number - 1])
+            found.append(Words(_CONTENT.sub(lambda match: match[0][1:-1], part), self._run(part)))
+        return found
+
+    def _run(self, rendered: str) -> tuple[int, ...]:
+        """The tokens of one run between pictures."""
+        beginning = self._tokenizer.encode("", add_special_tokens=True).ids
+        tokens = list(beginning)
+        for text, special in self._split(rendered):
+            if special is not None:
+                if not (tokens == beginning == [int(special["id"])]):  # the template has written it
+                    tokens.append(int(special["id"]))
+            elif text:
+                tokens += self._ids(OPEN + text)[1:] if tokens else self._ids(text)
+        return tuple(tokens)
 
     def rendered(self, messages: Sequence[Message]) -> str:
         """A conversation as the model's own template writes it, special tokens spelled out."""
@@ -198,4 +236,4 @@ def _marked(content: str) -> str:
 
 
 def _unmarked(content: str) -> str:
-    return content.replace(OPEN, "").replace(CLOSE, "")
+    return content.replace(OPEN, "").replace(CLOSE, "").replace(PICTURE, "")

@@ -1,7 +1,8 @@
 """The OpenAI chat-completions protocol as JSON: requests read strictly, replies written.
 
 Knows field names and their meaning; what it does not know it refuses by name, never drops. Where
-the protocol has no word, llama-server's is used (`timings`, `timings_per_token`). Does no I/O.
+the protocol has no word, llama-server's is used (`timings`, `timings_per_token`,
+`return_progress`). Does no I/O.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from slm_backends.chat import PARAMETERS, ChatRequest, Image, Message, Sampling, Timings
+from slm_backends.chat import (
+    PARAMETERS,
+    ChatRequest,
+    Image,
+    Looking,
+    Message,
+    Sampling,
+    Timings,
+)
 from slm_backends.errors import BadRequest, SLMError, Unsupported
 from slm_backends.worker.engines import Token
 from slm_backends.worker.vocabulary import Vocabulary
@@ -41,6 +50,7 @@ class Asked:
     stream: bool
     include_usage: bool
     timings_per_token: bool
+    return_progress: bool
 
 
 def read_request(body: Any) -> Asked:
@@ -79,6 +89,7 @@ def read_request(body: Any) -> Asked:
         raise BadRequest("model must be a string.", field="model")
     stream = _flag(body, "stream")
     timings_per_token = _flag(body, "timings_per_token")
+    return_progress = _flag(body, "return_progress")
     top_logprobs = _top_logprobs(body)
     for name, value in body.items():
         if name in _ONLY_NEUTRAL:
@@ -95,6 +106,7 @@ def read_request(body: Any) -> Asked:
         stream=stream,
         include_usage=_flag(options, "include_usage"),
         timings_per_token=timings_per_token,
+        return_progress=return_progress,
     )
 
 
@@ -159,6 +171,16 @@ def _image(value: Any) -> Image:
         return Image(base64.b64decode(match[2], validate=True), match[1])
     except binascii.Error:
         raise BadRequest("An image's base64 is broken.", field="messages") from None
+
+
+def write_progress(looking: Looking) -> dict[str, int]:
+    """`prompt_progress` as in llama-server, of images: the names in it are ours."""
+    return {
+        "image": looking.image,
+        "images": looking.images,
+        "crop": looking.crop,
+        "crops": looking.crops,
+    }
 
 
 def write_timings(timings: Timings) -> dict[str, Any]:

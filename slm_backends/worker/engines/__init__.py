@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from slm_backends.catalog import LOCAL_RUNTIMES
-from slm_backends.chat import Sampling
+from slm_backends.chat import Looking, Sampling
 from slm_backends.errors import NotInstalled
+from slm_backends.worker.pieces import Piece
 
 Progress = Callable[[float, str], None]  # fraction of the load that is done, and what comes now
 
@@ -38,6 +39,7 @@ class Engine(Protocol):
     context     tokens that a prompt and its reply may take together, never more than was asked for
     eos         token ids that end a reply
     max_active  sequences that it advances together at most
+    images      that a prompt may have; 0: it reads text and is never given `pieces`
     """
 
     version: str
@@ -45,21 +47,35 @@ class Engine(Protocol):
     context: int
     eos: frozenset[int]
     max_active: int
+    images: int
+
+    def lay_out(self, pieces: Sequence[Piece]) -> list[int]:
+        """The tokens of a prompt with pictures: each place that a picture takes holds its `slot`,
+        so that two prompts with the same tokens are the same. Called from any thread; decodes no
+        picture. Not asked of engines that take none."""
+        ...
 
     def admit(
-        self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
+        self,
+        key: int,
+        prompt: list[int],
+        sampling: Sampling,
+        top_logprobs: int | None = None,
+        pieces: Sequence[Piece] = (),
     ) -> int | None:
         """Begin a sequence; how many tokens of the prompt need not be computed again, or None where
-        the runtime does not say. `prompt` has at least one token; all fit in `context`.
+        the runtime does not say. `prompt` has at least one token; all fit in `context`. Where there
+        are pictures, `prompt` is what lay_out made of `pieces`.
 
         With `top_logprobs`, every Token carries its logprob and that many alternatives. Only asked
         of engines whose module says LOGPROBS.
         """
         ...
 
-    def step(self) -> Iterable[tuple[int, list[Token] | Exception]]:
-        """Advance every sequence a little; yield (key, new tokens), none while a prompt is read, or
-        (key, error) for one that cannot go on. What it raises concerns all of them."""
+    def step(self) -> Iterable[tuple[int, list[Token] | Looking | Exception]]:
+        """Advance every sequence a little; yield (key, new tokens), none while a prompt is read,
+        (key, Looking) when it has looked at a part of a picture, or (key, error) for one that
+        cannot go on. What it raises concerns all of them."""
         ...
 
     def release(self, key: int) -> None:

@@ -50,6 +50,7 @@ class OpenVINOEngine:
     """
 
     max_active = MAX_ACTIVE
+    images = 0
 
     def __init__(self, folder: Path, progress: Progress, device: str, context: int | None) -> None:
         progress(0.1, "starting OpenVINO")

@@ -27,6 +27,7 @@ class Turns:
     """
 
     max_active = MAX_ACTIVE
+    images = 0
 
     def __init__(self, context: int, *, bound: int, piece: int, keeps: bool = True) -> None:
         self.context = context

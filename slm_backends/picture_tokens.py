@@ -1,0 +1,85 @@
+"""How many tokens a picture takes in a model's context, by arithmetic alone.
+
+Knows how each architecture cuts a picture into crops and what it puts between them. Loads no
+runtime and decodes nothing: sizes are given in pixels. So the page can say what a picture costs
+before anything is loaded, and an engine lays out its prompt with the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+Size = tuple[int, int]  # width and height in pixels
+
+SINGLE_CROPS, SEVERAL_CROPS = 16, 4  # Phi-3.5-vision's own advice, for one picture and for more
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a picture comes to lie: `rows` x `columns` crops, in pixels `width` x `height` of it.
+
+    The picture keeps its aspect. `left` and `top` pixels before it, and what is missing behind it,
+    are white.
+    """
+
+    rows: int
+    columns: int
+    width: int
+    height: int
+    left: int
+    top: int
+
+    @property
+    def crops(self) -> int:
+        """How many are computed: those of the grid, and the whole picture made small."""
+        return self.rows * self.columns + 1
+
+
+def phi3_vision_grid(width: int, height: int, crops: int, side: int = 336) -> Grid:
+    """The grid of Phi-3-vision's preprocessing, as published with its weights.
+
+    crops  that the grid may have at most; `side` is a crop's, in pixels
+    """
+    upright = width < height
+    long, short = (height, width) if upright else (width, height)
+    ratio = long / short
+    count = 1
+    while (count + 1) * math.ceil((count + 1) / ratio) <= crops:
+        count += 1
+    new_long = side * count
+    new_short = int(new_long / ratio)
+    across = math.ceil(new_short / side)
+    before = (across * side - new_short) // 2
+    if upright:
+        return Grid(count, across, new_short, new_long, before, 0)
+    return Grid(across, count, new_long, new_short, 0, before)
+
+
+def phi3_vision_tokens(grid: Grid, across: int = 12) -> int:
+    """Tokens of a picture: those of all crops, the whole one included, one at the end of each row
+    of tokens, and one between the grid and the whole.
+
+    across  tokens along a crop's side: 12 where it has 24 patches
+    """
+    return grid.crops * across**2 + 1 + (grid.rows + 1) * across
+
+
+def _phi3_vision(
+    sizes: Sequence[Size],
+    single: int = SINGLE_CROPS,
+    several: int = SEVERAL_CROPS,
+    side: int = 336,
+    across: int = 12,
+) -> list[int]:
+    most = single if len(sizes) == 1 else several
+    return [phi3_vision_tokens(phi3_vision_grid(*size, most, side), across) for size in sizes]
+
+
+#: How a model sees -> tokens of each picture of a conversation, from the sizes of all of them.
+SIGHTS: Mapping[str, Callable[[Sequence[Size]], list[int]]] = {
+    "phi-3-vision": _phi3_vision,
+    "phi-vision-nano": partial(_phi3_vision, single=4, several=4, side=48, across=3),
+}
