@@ -63,7 +63,7 @@ fetch-tested: $(DEV)
 	@$(PY) -m slm_backends fetch $(TESTED)
 
 test: $(DEV) fetch-tested check
-	@CHROMIUM=$$(sh scripts/chromium.sh $(PY)) && export CHROMIUM && exec $(PY) -m pytest
+	@CHROMIUM=$$(sh scripts/chromium.sh $(PY)) && export CHROMIUM && exec $(PY) -m pytest -n 2 --dist loadfile
 
 check: $(DEV)
 	@$(PY) -m ruff check .

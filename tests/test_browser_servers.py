@@ -69,6 +69,7 @@ def new_page(app: App, server: scripted_server.Server, browser: Browser) -> Iter
 
 def go(page: Page, title: str) -> None:
     """To that page within the session; an address typed anew would begin another one."""
+    drawn(page)  # a run that was asked for before the click would end on the page it began on
     page.get_by_test_id("stTopNavLink").filter(has_text=title).click()
     expect(page).to_have_title(f"{title} · SLM playground")
 
@@ -89,6 +90,7 @@ def type_key(page: Page, key: str) -> None:
     expect(page.get_by_text("A key of yours is in use")).to_be_visible()
     expect(page.get_by_label("Key", exact=True)).to_have_value("")
     page.keyboard.press("Escape")
+    expect(page.get_by_label("Key", exact=True)).to_be_hidden()
 
 
 def chat_with(page: Page, provider: str, deployment: str) -> None:

@@ -11,6 +11,10 @@ import socket
 import sys
 from typing import Any
 
+# Where Python has run it at its start, as in the processes of pytest-xdist, the tests that import
+# it shall find that one and not begin a second watch.
+sys.modules["offline.sitecustomize"] = sys.modules[__name__]
+
 attempts: list[str] = []  # what this process tried, refused each time
 
 
