@@ -22,6 +22,7 @@ DEFAULT_CONTEXT = 8_192  # tokens that a local worker holds at most, where a mod
 MEMORY_SHARE = 0.8  # of this computer's memory, for all workers together; SLM_MEMORY_GB sets it
 OVERHEAD = 600_000_000  # bytes of a worker beside weights and cache: Python, the runtime, buffers
 UNPACKED = {"": 2, "bfloat16": 2, "float16": 2, "float32": 4}  # precision -> bytes of a number
+LOOKING = 300_000_000  # bytes more where it sees: features that are kept, a crop on its way through
 KV_BYTES = 2  # a number of the cache in half precision, as most publishers state it
 
 
@@ -95,11 +96,14 @@ def need(deployment: Deployment, tokens: int | None = None) -> Need:
         )
     weights = _weights(deployment)
     each = round(token_bytes(deployment))
-    total = weights + each * held + OVERHEAD
+    looking = LOOKING if deployment.images else 0
+    total = weights + each * held + looking + OVERHEAD
     parts = [f"{gigabytes(weights)} weights"]
     if each:
         cache = f"({held:,} tokens x {each / 1024:,.0f} KiB)"
         parts.append(f"{gigabytes(each * held)} cache {cache}")
+    if looking:
+        parts.append(f"{gigabytes(looking)} to look at pictures")
     parts.append(f"{gigabytes(OVERHEAD)} process")
     unknown = "" if each else ", cache not known"
     return Need(total, held, f"{' + '.join(parts)} = {gigabytes(total)}{unknown}")

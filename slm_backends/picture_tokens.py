@@ -8,9 +8,8 @@ before anything is loaded, and an engine lays out its prompt with the same numbe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 Size = tuple[int, int]  # width and height in pixels
 
@@ -50,7 +49,7 @@ def phi3_vision_grid(width: int, height: int, crops: int, side: int = 336) -> Gr
     while (count + 1) * math.ceil((count + 1) / ratio) <= crops:
         count += 1
     new_long = side * count
-    new_short = int(new_long / ratio)
+    new_short = max(1, int(new_long / ratio))  # a hair of a picture is still there
     across = math.ceil(new_short / side)
     before = (across * side - new_short) // 2
     if upright:
@@ -67,19 +66,27 @@ def phi3_vision_tokens(grid: Grid, across: int = 12) -> int:
     return grid.crops * across**2 + 1 + (grid.rows + 1) * across
 
 
-def _phi3_vision(
-    sizes: Sequence[Size],
-    single: int = SINGLE_CROPS,
-    several: int = SEVERAL_CROPS,
-    side: int = 336,
-    across: int = 12,
-) -> list[int]:
-    most = single if len(sizes) == 1 else several
-    return [phi3_vision_tokens(phi3_vision_grid(*size, most, side), across) for size in sizes]
+@dataclass(frozen=True)
+class Sight:
+    """How models of Phi-3-vision's architecture see: crops of `side` pixels, `across` tokens along
+    it, at most `single` of them in the grid of one picture and `several` in those of more."""
+
+    single: int = SINGLE_CROPS
+    several: int = SEVERAL_CROPS
+    side: int = 336
+    across: int = 12
+
+    def grids(self, sizes: Sequence[Size]) -> list[Grid]:
+        """Of each picture of a conversation, from the sizes of all of them."""
+        most = self.single if len(sizes) == 1 else self.several
+        return [phi3_vision_grid(*size, most, self.side) for size in sizes]
+
+    def tokens(self, grid: Grid) -> int:
+        return phi3_vision_tokens(grid, self.across)
 
 
-#: How a model sees -> tokens of each picture of a conversation, from the sizes of all of them.
-SIGHTS: Mapping[str, Callable[[Sequence[Size]], list[int]]] = {
-    "phi-3-vision": _phi3_vision,
-    "phi-vision-nano": partial(_phi3_vision, single=4, several=4, side=48, across=3),
+#: What a model's `sight` in the catalog may be.
+SIGHTS: Mapping[str, Sight] = {
+    "phi-3-vision": Sight(),
+    "phi-vision-nano": Sight(single=4, several=4, side=48, across=3),
 }

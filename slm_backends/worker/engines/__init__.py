@@ -50,9 +50,10 @@ class Engine(Protocol):
     images: int
 
     def lay_out(self, pieces: Sequence[Piece]) -> list[int]:
-        """The tokens of a prompt with pictures: each place that a picture takes holds its `slot`,
-        so that two prompts with the same tokens are the same. Called from any thread; decodes no
-        picture. Not asked of engines that take none."""
+        """The tokens of a prompt with pictures: each place that a picture takes holds a negative
+        number made from its `slot` and from how it is cut, so that two prompts with the same tokens
+        are the same. Called from any thread; decodes no picture. Not asked of engines that take
+        none."""
         ...
 
     def admit(

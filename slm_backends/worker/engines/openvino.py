@@ -2,7 +2,7 @@
 
 The runtime batches every admitted sequence in each step and reads long prompts in parts between
 the others' tokens. It does not report how many prompt tokens its prefix cache saved: kv_blocks.py
-keeps count.
+keeps count. Prompts of models that see are made of embeddings, by openvino_vision.py.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import itertools
 import json
 import secrets
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slm_backends.chat import SAMPLING_FIELDS, Sampling
-from slm_backends.errors import SLMError
+from slm_backends.chat import MAX_IMAGES, SAMPLING_FIELDS, Looking, Sampling
+from slm_backends.errors import SLMError, Unsupported
 from slm_backends.worker.engines import Progress, Token
 from slm_backends.worker.engines.kv_blocks import Blocks
+from slm_backends.worker.pieces import Piece
 from slm_backends.worker.stops import stop_ids
 
 SAMPLING = SAMPLING_FIELDS
@@ -50,7 +51,6 @@ class OpenVINOEngine:
     """
 
     max_active = MAX_ACTIVE
-    images = 0
 
     def __init__(self, folder: Path, progress: Progress, device: str, context: int | None) -> None:
         progress(0.1, "starting OpenVINO")
@@ -71,10 +71,14 @@ class OpenVINOEngine:
         scheduler.max_num_batched_tokens = BATCHED_TOKENS
         scheduler.max_num_seqs = MAX_ACTIVE
         progress(0.2, "reading weights and compiling")
+        self._vision = _vision(folder, self.device)
+        self.images = MAX_IMAGES if self._vision else 0
         self._pipeline = openvino_genai.ContinuousBatchingPipeline(
             str(_weights(folder)), scheduler, self.device, {}
         )
         self._handles: dict[int, Any] = {}
+        #: Of sequences whose pictures are looked at first: prompt and how to answer it.
+        self._looking: dict[int, tuple[Iterator[Looking], list[int], Any]] = {}
         self._withdrawn = itertools.count(WITHDRAWN)
         size = BLOCK[self.device.partition(".")[0]]
         kept = min(self.context, KEPT)
@@ -91,9 +95,34 @@ class OpenVINOEngine:
             pass
         self.release(0)
 
+    def lay_out(self, pieces: Sequence[Piece]) -> list[int]:
+        tokens: list[int] = self._vision.eyes.lay_out(pieces)
+        return tokens
+
     def admit(
-        self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
+        self,
+        key: int,
+        prompt: list[int],
+        sampling: Sampling,
+        top_logprobs: int | None = None,
+        pieces: Sequence[Piece] = (),
     ) -> int | None:
+        config = self._config(sampling)
+        if pieces:
+            self._vision.eyes.hold(key, pieces)
+            if self._vision.eyes.unseen(key, prompt):
+                self._looking[key] = self._vision.eyes.looks(key, prompt), prompt, config
+                return None  # what its cache will have when they are seen is not known yet
+        return self._begin(key, prompt, config)
+
+    def _config(self, sampling: Sampling) -> Any:
+        if self._vision and sampling.repetition_penalty != 1:
+            raise Unsupported(
+                "OpenVINO does not honour repetition_penalty for a model that sees: it would not "
+                "count the prompt.",
+                field="repetition_penalty",
+                hint="Set repetition_penalty back to 1, or pick another deployment.",
+            )
         config = self._ov.GenerationConfig()
         config.max_new_tokens = sampling.max_tokens
         config.ignore_eos = True  # the scheduler ends a reply, for every runtime in the same way
@@ -107,16 +136,25 @@ class OpenVINOEngine:
             if sampling.top_k:
                 config.top_k = sampling.top_k
             config.rng_seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
-        self._handles[key] = self._begin(key, prompt, config)
+        return config
+
+    def _begin(self, key: int, prompt: list[int], config: Any) -> int:
+        self._handles[key] = self._request(key, prompt, config)
         return self._blocks.admit(key, prompt)
 
-    def _begin(self, key: int, prompt: list[int], config: Any) -> Any:
+    def _request(self, key: int, prompt: list[int], config: Any) -> Any:
         import numpy
 
-        ids = self._tensor(numpy.array([prompt], dtype=numpy.int64))
-        return self._pipeline.add_request(key, ids, config)
+        if self._vision:
+            tokens = self._vision.embeddings(prompt)
+        else:
+            tokens = numpy.array([prompt], dtype=numpy.int64)
+        return self._pipeline.add_request(key, self._tensor(tokens), config)
 
-    def step(self) -> Iterator[tuple[int, list[Token] | Exception]]:
+    def step(self) -> Iterator[tuple[int, list[Token] | Looking | Exception]]:
+        for key in list(self._looking):
+            if key in self._looking:  # the caller may release while it looks
+                yield key, self._look(key)
         if self._pipeline.has_non_finished_requests():
             self._pipeline.step()
         for key, handle in list(self._handles.items()):
@@ -132,7 +170,28 @@ class OpenVINOEngine:
             else:
                 yield key, tokens
 
+    def _look(self, key: int) -> list[Token] | Looking | Exception:
+        """At a part of a picture; after the last the sequence begins."""
+        looks, prompt, config = self._looking[key]
+        try:
+            if (looking := next(looks, None)) is not None:
+                return looking
+            del self._looking[key]
+            self._begin(key, prompt, config)
+            return []
+        except Exception as error:  # the others' sequences are whole
+            self._looking.pop(key, None)
+            return error
+
     def release(self, key: int) -> None:
+        self._looking.pop(key, None)
+        try:
+            self._end(key)
+        finally:
+            if self._vision:
+                self._vision.eyes.release(key)
+
+    def _end(self, key: int) -> None:
         handle = self._handles.pop(key, None)
         if handle is None:
             return
@@ -141,9 +200,18 @@ class OpenVINOEngine:
         if tokens := self._blocks.release(key):
             config = self._ov.GenerationConfig()
             config.max_new_tokens = 1
-            self._begin(next(self._withdrawn), tokens, config).cancel()
+            self._request(next(self._withdrawn), tokens, config).cancel()
         if not self._handles:
             self._pipeline.step()  # in which it drops what was cancelled; else the next one does
+
+
+def _vision(folder: Path, device: str) -> Any:
+    """What looks at pictures, or None for a folder that has text alone."""
+    if not (folder / "openvino_vision_embeddings_model.xml").exists():
+        return None
+    from slm_backends.worker.engines.openvino_vision import OpenVINOVision  # numpy and Pillow
+
+    return OpenVINOVision(folder, device)
 
 
 def _device(openvino: Any, asked: str) -> str:

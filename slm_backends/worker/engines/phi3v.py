@@ -15,16 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy
 import PIL.Image
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
 from slm_backends.errors import SLMError
 from slm_backends.picture_tokens import Grid, phi3_vision_grid
+from slm_backends.worker.engines.phi3v_crops import MEAN, STD, laid_out
 
 #: CLIP ViT-L/14 for 336 pixels, which the published configurations only name.
 CLIP = {
@@ -37,8 +38,9 @@ CLIP = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures: red, green, blue
-STD = (0.26862954, 0.26130258, 0.27577711)
+#: What some exports have besides: numbers that are counted, and the word embeddings once more.
+ALSO_THERE = ("embeddings.position_ids", "vision_embed_tokens.wte.weight")
+FETCH_AGAIN = "Fetch the weights again, or use them where their own code is."
 VISION = "model.vision_embed_tokens."
 LANGUAGE = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -128,22 +130,20 @@ def crops_of(picture: PIL.Image.Image, most: int, side: int = 336) -> tuple[torc
     """Crops [1 + rows * columns, 3, side, side] of an RGB picture, float32: the whole, made small,
     and then those of the grid row by row."""
     grid = phi3_vision_grid(*picture.size, most, side)
-    upright = picture.width < picture.height
-    size = (grid.height, grid.width) if upright else (grid.width, grid.height)
-    # As published, an upright picture is resized lying on its side: rounding then is the same.
-    turn = PIL.Image.Transpose.TRANSPOSE
-    lying = picture.transpose(turn) if upright else picture
-    resized = lying.resize(size, PIL.Image.Resampling.BILINEAR)
-    resized = resized.transpose(turn) if upright else resized
-    paper = PIL.Image.new("RGB", (side * grid.columns, side * grid.rows), "white")
-    paper.paste(resized, (grid.left, grid.top))
-    pixels = torch.from_numpy(numpy.asarray(paper).astype(numpy.float32) / 255).permute(2, 0, 1)
+    return cut(torch.from_numpy(laid_out(picture, grid, side))[None], side)[0], grid
+
+
+def cut(papers: torch.Tensor, side: int) -> torch.Tensor:
+    """Crops [pictures, 1 + rows * columns, 3, side, side] of what laid_out() gave."""
+    count, height, width, _ = papers.shape
+    pixels = papers.to(torch.float32).div(255).permute(0, 3, 1, 2)
     pixels = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     whole = nn.functional.interpolate(
-        pixels[None], size=(side, side), mode="bicubic", align_corners=False
+        pixels, size=(side, side), mode="bicubic", align_corners=False
     )
-    cut = pixels.reshape(3, grid.rows, side, grid.columns, side).permute(1, 3, 0, 2, 4)
-    return torch.cat([whole, cut.reshape(-1, 3, side, side)]), grid
+    rows, columns = height // side, width // side
+    grid = pixels.reshape(count, 3, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
+    return torch.cat([whole[:, None], grid.reshape(count, rows * columns, 3, side, side)], dim=1)
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
@@ -172,22 +172,39 @@ def load(folder: Path, dtype: torch.dtype) -> Phi3Vision:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with torch.device("meta"):  # room for weights is not taken twice
         model = Phi3Vision(config)
-    weights: dict[str, torch.Tensor] = {}
+    own: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        weights |= load_file(file)
-    own = {_own(name): tensor.to(dtype) for name, tensor in weights.items()}
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118, it is no mapping
+                if not name.endswith(ALSO_THERE):
+                    own[_own(name)] = weights.get_tensor(name).to(dtype)
     if model.language.config.tie_word_embeddings:
         own.setdefault("language.lm_head.weight", own["language.model.embed_tokens.weight"])
+    _must_be_the_same(folder, {_hub(name) for name in model.state_dict()}, set(map(_hub, own)))
     try:
         model.load_state_dict(own, strict=True, assign=True)
-    except RuntimeError as error:
-        raise SLMError(f"The checkpoint in {folder} is not one of Phi-3-vision: {error}") from None
+    except RuntimeError as error:  # a tensor of another shape
+        reason = str(error).partition("\n")[2].strip()
+        raise SLMError(
+            f"The weights in {folder} are not those of its config.json: {reason}", hint=FETCH_AGAIN
+        ) from None
     # What is computed and not stored has to be made where the weights are.
     model.language.model.rotary_emb = Phi3RotaryEmbedding(model.language.config)
     embeddings = model.vision.img_processor.embeddings
     places = torch.arange(embeddings.num_positions)[None]
     embeddings.register_buffer("position_ids", places, persistent=False)
     return model.eval()
+
+
+def _must_be_the_same(folder: Path, wanted: set[str], found: set[str]) -> None:
+    """SLMError with the first key that is missing or that nobody knows."""
+    for word, names in (("lacks", wanted - found), ("has no use for", found - wanted)):
+        if names:
+            raise SLMError(
+                f"The checkpoint in {folder} is not Phi-3-vision's: it {word} {len(names)} of its "
+                f"weights, such as {min(names)}.",
+                hint=FETCH_AGAIN,
+            )
 
 
 def save(model: Phi3Vision, folder: Path) -> None:

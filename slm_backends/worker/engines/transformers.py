@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,6 +33,9 @@ PIECE = 128
 #: Instructions that multiply bfloat16: Intel's and AMD's two, and ARM's.
 NATIVE_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")
 
+#: What config.json calls the models that see.
+SEEING = ("phi3_v",)
+
 #: Local files only, no code out of them, no pickle, no key sent along.
 SAFE = {
     "local_files_only": True,
@@ -44,6 +48,10 @@ SAFE = {
 def load(
     folder: Path, progress: Progress, *, device: str = "", context: int | None = None
 ) -> TransformersEngine:
+    if sees(folder):
+        from slm_backends.worker.engines.transformers_vision import VisionEngine
+
+        return VisionEngine(folder, progress, device, context)
     return TransformersEngine(folder, progress, device, context)
 
 
@@ -64,20 +72,31 @@ class TransformersEngine(Turns):
         self.device = f"{self._place.upper()}, {str(numbers).removeprefix('torch.')}"
         progress(0.3, "reading weights")
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        packed = (folder / "model.gguf").exists()
-        read = _read_gguf if packed else transformers.AutoModelForCausalLM.from_pretrained
-        model: Any = read(folder, dtype=numbers, **SAFE)
-        self._model = model.to(self._place).eval()
+        self._model = self._read(folder, numbers).eval()
         gc.collect()  # of what unpacking took
-        made_for = int(model.config.max_position_embeddings)
+        config = self._model.config.get_text_config()
+        made_for = int(config.max_position_embeddings)
         context = min(made_for, context or made_for)
-        super().__init__(context, bound=_bound(model.config), piece=PIECE)
+        super().__init__(context, bound=_bound(config), piece=PIECE)
         self.eos = stop_ids(folder)
         progress(0.9, "warming up")
         self._forward(self._read_anew(1), [0] * min(8, context), last=True)
 
+    def _read(self, folder: Path, numbers: Any) -> Any:
+        """The model in `folder`, on its device, in such numbers."""
+        import transformers
+
+        packed = (folder / "model.gguf").exists()
+        read = _read_gguf if packed else transformers.AutoModelForCausalLM.from_pretrained
+        model: Any = read(folder, dtype=numbers, **SAFE)
+        return model.to(self._place)
+
     def _cache(self) -> Cache:
         return self._empty_cache()
+
+    def _inputs(self, reading: Reading, tokens: list[int]) -> dict[str, Any]:
+        """What the model is given of tokens that come after those of the reading: [1, tokens]."""
+        return {"input_ids": self._torch.tensor([tokens], device=self._place)}
 
     def _forward(self, reading: Reading, tokens: list[int], *, last: bool) -> Any:
         begin = len(reading.tokens)
@@ -91,7 +110,7 @@ class TransformersEngine(Turns):
         torch = self._torch
         with torch.inference_mode():
             made = self._model(
-                input_ids=torch.tensor([ids], device=self._place),
+                **self._inputs(reading, ids),
                 position_ids=torch.tensor([positions], device=self._place),
                 past_key_values=reading.cache,
                 use_cache=True,
@@ -101,6 +120,13 @@ class TransformersEngine(Turns):
         if herald:
             reading.cache.cut(end)
         return logits
+
+
+def sees(folder: Path) -> bool:
+    """Whether the model in `folder` is one of those that see and that are known here."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return config.get("model_type") in SEEING
 
 
 def _read_gguf(folder: Path, **options: Any) -> Any:

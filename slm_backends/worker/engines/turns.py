@@ -6,13 +6,17 @@ next turn of its conversation (readings.py). Knows no runtime: a subclass makes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from slm_backends.chat import Sampling
+from slm_backends.chat import Looking, Sampling
 from slm_backends.worker.engines import Token
 from slm_backends.worker.engines.readings import Cache, Reading, Shelf
 from slm_backends.worker.engines.sampler import Sampler
+from slm_backends.worker.pieces import Piece
+
+if TYPE_CHECKING:  # it needs numpy and Pillow, which text engines do without
+    from slm_backends.worker.engines.phi3v_eyes import Eyes
 
 MAX_ACTIVE = 8
 
@@ -28,6 +32,7 @@ class Turns:
 
     max_active = MAX_ACTIVE
     images = 0
+    _eyes: Eyes | None = None  # what looks at pictures, where there is something that does
 
     def __init__(self, context: int, *, bound: int, piece: int, keeps: bool = True) -> None:
         self.context = context
@@ -46,18 +51,31 @@ class Turns:
         last of them, a numpy array of float32; without, they may be left out."""
         raise NotImplementedError
 
+    def lay_out(self, pieces: Sequence[Piece]) -> list[int]:
+        assert self._eyes is not None  # not asked of engines that take no pictures
+        return self._eyes.lay_out(pieces)
+
     def admit(
-        self, key: int, prompt: list[int], sampling: Sampling, top_logprobs: int | None = None
+        self,
+        key: int,
+        prompt: list[int],
+        sampling: Sampling,
+        top_logprobs: int | None = None,
+        pieces: Sequence[Piece] = (),
     ) -> int | None:
         self._make_room()
         far = self._is_far(len(prompt))
         reading = self._shelf.take(prompt, far=far, repeats=sampling.seed is not None)
         reading = reading or self._read_anew(len(prompt))
-        chooser = Sampler(sampling, prompt, top_logprobs)
-        self._sequences[key] = _Sequence(list(prompt), reading, chooser)
+        words = [token for token in prompt if token >= 0]
+        chooser = Sampler(sampling, words, top_logprobs)
+        sequence = self._sequences[key] = _Sequence(key, list(prompt), reading, chooser)
+        if self._eyes is not None and pieces:
+            self._eyes.hold(key, pieces)
+            self._look(sequence)
         return len(reading.tokens)
 
-    def step(self) -> Iterator[tuple[int, list[Token] | Exception]]:
+    def step(self) -> Iterator[tuple[int, list[Token] | Looking | Exception]]:
         for key, sequence in list(self._sequences.items()):
             if key in self._sequences:  # the caller may release while it reads
                 try:
@@ -71,6 +89,8 @@ class Turns:
         if sequence is not None and self._keeps and not sequence.broken:
             self._shelf.put(sequence.reading)
             self._make_room()
+        if self._eyes is not None:
+            self._eyes.release(key)
 
     def _make_room(self) -> None:
         """Kept and active readings together have the tokens of one full context, unless the active
@@ -84,12 +104,22 @@ class Turns:
     def _is_far(self, tokens: int) -> bool:
         return 0 < self._bound < tokens
 
-    def _advance(self, sequence: _Sequence) -> list[Token]:
-        """A piece of the prompt, or one token."""
+    def _look(self, sequence: _Sequence) -> None:
+        """Before it reads on, it looks at the pictures among what is still to be read."""
+        if self._eyes is not None:
+            rest = sequence.tokens[len(sequence.reading.tokens) :]
+            sequence.looks = self._eyes.looks(sequence.key, rest)
+
+    def _advance(self, sequence: _Sequence) -> list[Token] | Looking:
+        """A part of a picture, a piece of the prompt, or one token."""
+        if (looking := next(sequence.looks, None)) is not None:
+            return looking
         known = len(sequence.tokens)
         if sequence.reading.far != self._is_far(known):
             # It has grown past the bound: other rotary factors now hold for all its positions.
             sequence.reading = self._read_anew(known)
+            self._look(sequence)
+            return []
         reading = sequence.reading
         begin = len(reading.tokens)
         tokens = sequence.tokens[begin : begin + self._piece]
@@ -106,8 +136,10 @@ class Turns:
 class _Sequence:
     """The tokens of a prompt and its reply so far, and what the model has read of them."""
 
-    def __init__(self, tokens: list[int], reading: Reading, sampler: Sampler) -> None:
+    def __init__(self, key: int, tokens: list[int], reading: Reading, sampler: Sampler) -> None:
+        self.key = key
         self.tokens = tokens
         self.reading = reading
         self.sampler = sampler
         self.broken = False
+        self.looks: Iterator[Looking] = iter(())
