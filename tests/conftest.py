@@ -43,6 +43,14 @@ def stays_on_this_machine() -> Iterator[None]:
     assert not offline.attempts
 
 
+@pytest.fixture(autouse=True, scope="module")
+def leaves_nothing_loaded() -> Iterator[None]:
+    """End the workers of the selector that all share: files of tests run in any order."""
+    yield
+    for backend in selector.loaded():
+        selector.unload(backend.id, force=True)
+
+
 @pytest.fixture(scope="session")
 def embedded() -> tuple[str, ...]:
     """Ids of the two embedded deployments, their files in the store that is in use.
