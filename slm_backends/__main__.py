@@ -22,7 +22,7 @@ STOPPED = 130  # as shells report a process that SIGINT ended
 
 def main(arguments: Sequence[str] | None = None) -> int:
     terminal.tolerate_any_text()
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     try:
         code: int = options.command(options)
         sys.stdout.flush()
@@ -36,6 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone. Python flushes standard output once more at exit: into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was asked. argparse takes a prompt that may be left out for left out as soon as an
+    option follows the words before it; it is found among what is left over."""
+    parser = _parser()
+    options, left = parser.parse_known_args(arguments)
+    if len(left) == 1 and getattr(options, "prompt", "") is None and left[0][:1] != "-":
+        options.prompt = left.pop()
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the question; '-' or a pipe reads it from standard input; "
         "without any, on a terminal, a conversation begins",
     )
+    _add_images(chatting, "goes with the first question")
     chatting.add_argument("--json", action="store_true", help="print one JSON object, at the end")
     chatting.epilog = "fake@tokens=50,rate=20 answers without any model: for a try."
     _add_sampling(chatting)
@@ -97,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a prompt a line, or a .jsonl file with objects that have a prompt and perhaps a "
         "system; a handful of our own without",
     )
+    _add_images(comparing, "goes with each prompt")
     comparing.add_argument(
         "--max-tokens",
         type=int,
@@ -145,6 +159,16 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_images(parser: argparse.ArgumentParser, purpose: str) -> None:
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"a PNG, JPEG or WEBP that {purpose}; may be given several times",
+    )
+
+
 def _tokens(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a number of tokens, not {text!r}")
@@ -190,6 +214,7 @@ def _chat(options: argparse.Namespace) -> int:
     return cli_chat.chat(
         options.deployment,
         options.prompt,
+        images=options.image,
         system=options.system,
         sampling=sampling | {"stop": tuple(options.stop)},
         as_json=options.json,
@@ -202,6 +227,7 @@ def _compare(options: argparse.Namespace) -> int:
     return cli_compare.show(
         [options.first, *options.others],
         options.prompts,
+        images=options.image,
         max_tokens=options.max_tokens,
         as_json=options.json,
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from slm_backends import catalog, run, selector
-from slm_backends.chat import Backend, ChatRequest, Message, Sampling
+from slm_backends import catalog, cli_images, run, selector
+from slm_backends.chat import Backend, ChatRequest, Image, Message, Sampling
 from slm_backends.endpoints.fake import PREFIX
 from slm_backends.errors import BadRequest, SLMError
 from slm_backends.export import cost, dollars
@@ -32,18 +32,24 @@ def chat(
     deployment_id: str,
     prompt: str | None,
     *,
+    images: Sequence[str],
     system: str,
     sampling: Mapping[str, Any],
     as_json: bool,
 ) -> int:
-    """Answer `prompt`, or what standard input says, or hold a conversation. The exit code."""
+    """Answer `prompt`, or what standard input says, or hold a conversation. The exit code.
+
+    images  names of files, whose pictures go with the first question
+    """
     if as_json:
-        return _as_json(deployment_id, prompt, system, sampling)
+        return _as_json(deployment_id, prompt, images, system, sampling)
     how = Sampling(**sampling)
     backend = selector.backend(deployment_id)
+    pictures = cli_images.read(images)
     if prompt is None and sys.stdin.isatty():
-        return _Conversation(backend, system, how).hold()
-    reply = _watch(run.start(backend, ChatRequest(_messages(system, _prompt(prompt)), how)))
+        return _Conversation(backend, system, how, pictures).hold()
+    messages = _messages(system, _prompt(prompt), pictures)
+    reply = _watch(run.start(backend, ChatRequest(messages, how)))
     return _report(reply, deployment_id)
 
 
@@ -56,9 +62,9 @@ def _prompt(given: str | None) -> str:
         raise BadRequest("Standard input is not UTF-8 text.", field="messages") from None
 
 
-def _messages(system: str, prompt: str) -> tuple[Message, ...]:
+def _messages(system: str, prompt: str, pictures: tuple[Image, ...]) -> tuple[Message, ...]:
     first = (Message("system", system),) if system else ()
-    return (*first, Message("user", prompt))
+    return (*first, Message("user", prompt, pictures))
 
 
 # --- watching a Run -------------------------------------------------------------------------------
@@ -77,6 +83,8 @@ def _watch(running: Run, *, show_text: bool = True) -> Reply:
             elif reply.state == "queued" and reply.queue_reason:
                 place = f"place {reply.queue_place} in line" if reply.queue_place else ""
                 status.show(reply.queue_reason, place)
+            elif reply.state == "prefill" and (at := reply.looking) is not None:
+                status.show(f"looking at image {at.image} of {at.images}", f"{at.crop}/{at.crops}")
             else:
                 status.clear()
             if show_text and len(reply.text) > shown:
@@ -151,14 +159,19 @@ def _on_arrival(reply: Reply) -> str:
 
 
 def _as_json(
-    deployment_id: str, prompt: str | None, system: str, sampling: Mapping[str, Any]
+    deployment_id: str,
+    prompt: str | None,
+    images: Sequence[str],
+    system: str,
+    sampling: Mapping[str, Any],
 ) -> int:
     """One object, whatever happens: also a request that was never sent has one."""
     how: Sampling | None = None
     try:
         how = Sampling(**sampling)
         backend = selector.backend(deployment_id)
-        request = ChatRequest(_messages(system, _prompt(prompt)), how)
+        messages = _messages(system, _prompt(prompt), cli_images.read(images))
+        request = ChatRequest(messages, how)
         reply = _watch(run.start(backend, request), show_text=False)
     except SLMError as error:
         reply = Reply(state="failed", error=error, finish_reason="error")
@@ -220,11 +233,14 @@ def _model(deployment_id: str) -> str | None:
 class _Conversation:
     """Questions from a terminal, each answered with all that was said before."""
 
-    def __init__(self, backend: Backend, system: str, sampling: Sampling) -> None:
+    def __init__(
+        self, backend: Backend, system: str, sampling: Sampling, pictures: tuple[Image, ...]
+    ) -> None:
         self._backend = backend
         self._first = (Message("system", system),) if system else ()
         self._turns: list[Message] = []
         self._sampling = sampling
+        self._pictures = pictures  # that go with the first question
         self._code = 0
 
     def hold(self) -> int:
@@ -256,7 +272,7 @@ class _Conversation:
                     say_error(error)
 
     def _answer(self, question: str) -> None:
-        asked = Message("user", question)
+        asked = Message("user", question, () if self._turns else self._pictures)
         request = ChatRequest((*self._first, *self._turns, asked), self._sampling)
         reply = _watch(run.start(self._backend, request))
         self._code = _report(reply, self._backend.id)

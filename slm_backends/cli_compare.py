@@ -10,11 +10,11 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from slm_backends import compare
+from slm_backends import cli_images, compare
 from slm_backends.compare import Comparison, Pair, Prompt
 from slm_backends.errors import BadRequest, SLMError
 from slm_backends.run import Reply
@@ -29,11 +29,28 @@ PROMPTS = (
     Prompt("Translate into French: The cat is on the table."),
     Prompt("Why is the sky blue?", system="You are brief and exact."),
 )
+ABOUT_PICTURES = (
+    Prompt("Describe this picture."),
+    Prompt("How many objects are there?"),
+    Prompt("Read the text in this picture."),
+)
 
 
-def show(ids: Sequence[str], file: str | None, *, max_tokens: int, as_json: bool) -> int:
-    """Print the comparison. The exit code: 0 also where replies part, 1 where one failed."""
-    prompts = read(Path(file)) if file else PROMPTS
+def show(
+    ids: Sequence[str],
+    file: str | None,
+    *,
+    images: Sequence[str],
+    max_tokens: int,
+    as_json: bool,
+) -> int:
+    """Print the comparison. The exit code: 0 also where replies part, 1 where one failed.
+
+    images  names of files, whose pictures go with each prompt
+    """
+    prompts = read(Path(file)) if file else ABOUT_PICTURES if images else PROMPTS
+    pictures = cli_images.read(images)
+    prompts = tuple(replace(prompt, images=pictures) for prompt in prompts)
     status = Status(sys.stderr)
 
     def watch(deployment: int, prompt: int, reply: Reply) -> None:
@@ -166,7 +183,10 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 def _document(found: Comparison) -> dict[str, Any]:
     return {
         "deployments": list(found.deployments),
-        "prompts": [asdict(prompt) for prompt in found.prompts],
+        "prompts": [
+            {"text": prompt.text, "system": prompt.system, "images": len(prompt.images)}
+            for prompt in found.prompts
+        ],
         "replies": [[reply and _reply(reply) for reply in row] for row in found.replies],
         "pairs": [
             {

@@ -18,7 +18,7 @@ from typing import Literal
 
 from slm_backends import catalog, convert, run, selector
 from slm_backends.catalog import Deployment
-from slm_backends.chat import MAX_TOP_LOGPROBS, ChatRequest, Logprob, Message, Sampling
+from slm_backends.chat import MAX_TOP_LOGPROBS, ChatRequest, Image, Logprob, Message, Sampling
 from slm_backends.errors import BadRequest
 from slm_backends.run import Reply
 
@@ -260,6 +260,7 @@ def _quoted(text: str) -> str:
 class Prompt:
     text: str
     system: str = ""
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -341,7 +342,7 @@ def compare(
 
 def _messages(prompt: Prompt) -> tuple[Message, ...]:
     first = (Message("system", prompt.system),) if prompt.system else ()
-    return (*first, Message("user", prompt.text))
+    return (*first, Message("user", prompt.text, prompt.images))
 
 
 def _pair(

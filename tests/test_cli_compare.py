@@ -99,7 +99,7 @@ def test_a_comparison_as_json(tmp_path: Path) -> None:
     assert done.returncode == 1  # one did not answer
     made = json.loads(done.stdout)
     assert made["deployments"] == [FOX, BROKEN, LONGER]
-    assert made["prompts"] == [{"text": "One?", "system": "Be kind."}]
+    assert made["prompts"] == [{"text": "One?", "system": "Be kind.", "images": 0}]
     assert made["stopped"] is False
     assert [row[0]["finish_reason"] for row in made["replies"]] == ["stop", "error", "stop"]
     assert made["replies"][1][0]["error"]["message"].startswith("The script failed")

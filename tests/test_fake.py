@@ -6,10 +6,21 @@ import asyncio
 
 import pytest
 from asking import ask, request, start, until, until_decoding
+from drawn import picture
 
 from slm_backends import selector
-from slm_backends.chat import Delta, Event, Finished, Loading, Prefill, Queued
-from slm_backends.endpoints.fake import CONTEXT, FakeBackend
+from slm_backends.chat import (
+    ChatRequest,
+    Delta,
+    Event,
+    Finished,
+    Loading,
+    Looking,
+    Message,
+    Prefill,
+    Queued,
+)
+from slm_backends.endpoints.fake import CONTEXT, CROPS, FakeBackend
 from slm_backends.errors import (
     Busy,
     ContextOverflow,
@@ -18,6 +29,7 @@ from slm_backends.errors import (
     StreamBroken,
     Unauthorized,
     Unavailable,
+    Unsupported,
 )
 
 
@@ -35,6 +47,21 @@ def test_events_come_in_order() -> None:
     assert kinds == [Loading] * 10 + [Queued, Prefill] + [Delta] * 3 + [Finished]
     fractions = [event.fraction for event in seen if isinstance(event, Loading)]
     assert fractions == sorted(fractions)
+
+
+def test_it_looks_at_each_picture_crop_by_crop() -> None:
+    two = ChatRequest((Message("user", "What are they?", (picture(), picture())),))
+
+    async def collect(backend_id: str) -> list[Event]:
+        return [event async for event in FakeBackend(backend_id).stream(two)]
+
+    seen = asyncio.run(collect("fake@tokens=1,rate=0,first=0,images=2"))
+    looks = [event for event in seen if isinstance(event, Looking)]
+    assert [(look.image, look.crop) for look in looks] == [
+        (image, crop) for image in (1, 2) for crop in range(1, CROPS + 1)
+    ]
+    with pytest.raises(Unsupported, match="one image"):
+        asyncio.run(collect("fake@images=1"))
 
 
 def test_numbers_add_up() -> None:

@@ -145,6 +145,13 @@ def test_a_conversation_that_is_too_long_says_both_numbers(client: openai.OpenAI
     assert body["prompt_tokens"] > 9_000
 
 
+def test_a_model_that_only_reads_refuses_pictures(client: openai.OpenAI) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    with pytest.raises(openai.BadRequestError, match="takes no images") as caught:
+        ask(client, messages=[{"role": "user", "content": [picture]}])
+    assert caught.value.param == "messages"
+
+
 def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="gpt-4"):
         ask(client, model="gpt-4")

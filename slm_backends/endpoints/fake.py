@@ -8,6 +8,8 @@
     first=S       seconds from the prompt to the first token (0.05)
     fail=N        raise an error after N tokens
     break=N       end the stream after N tokens without a last word
+    images=N      pictures that it takes in a conversation (0)
+    look=S        seconds that it looks at each of them (0)
     refuse=CODE   refuse the request: busy, key, unreachable, overflow (of more than one message)
     text=NAME     markdown (default), plain, code, hostile, or echo (the prompt's own text)
 
@@ -34,6 +36,7 @@ from slm_backends.chat import (
     Event,
     Finished,
     Loading,
+    Looking,
     Prefill,
     Queued,
     Timings,
@@ -50,6 +53,7 @@ from slm_backends.errors import (
 
 PREFIX = "fake@"
 CONTEXT = 8_192
+CROPS = 5  # of each picture that it looks at
 _REFUSALS = ("busy", "key", "unreachable", "overflow")
 
 _TEXTS = {
@@ -80,6 +84,8 @@ class Script:
     first: float = 0.05
     fail: int = -1
     break_: int = -1
+    images: int = 0
+    look: float = 0.0
     refuse: str = ""
     text: str = "markdown"
 
@@ -112,9 +118,9 @@ class FakeBackend:
 
     def __init__(self, backend_id: str) -> None:
         self.id = backend_id
-        self.capabilities = Capabilities(SAMPLING_FIELDS, CONTEXT)
-        self.about = About("Fake", "1", "none", "a script, no weights")
         self._script = Script.parse(backend_id)
+        self.capabilities = Capabilities(SAMPLING_FIELDS, CONTEXT, self._script.images)
+        self.about = About("Fake", "1", "none", "a script, no weights")
         self._loaded = False
         self.active = 0  # replies being given now: what a test of cancellation looks at
 
@@ -138,6 +144,11 @@ class FakeBackend:
         yield Queued()
         self._refuse(request)
         yield Prefill()
+        count = sum(len(message.images) for message in request.messages)
+        for number in range(1, count + 1):
+            for crop in range(1, CROPS + 1):
+                await asyncio.sleep(script.look / CROPS)
+                yield Looking(number, count, crop, CROPS)
         await asyncio.sleep(script.first)
         first = time.perf_counter()
         limit = min(script.tokens, request.sampling.max_tokens)
