@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("runtimes", "traffic", "first_character", "load")
+NAMES = ("runtimes", "traffic", "first_character", "load", "nano", "vision", "ocr")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:

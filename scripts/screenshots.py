@@ -1,6 +1,6 @@
 """Make the pictures of the documentation from the app as it is, with the embedded model.
 
-    python -m scripts.screenshots              docs/chat.png and models.png, for the README
+    python -m scripts.screenshots              docs/chat.png, vision.png and models.png
     python -m scripts.screenshots --all DIR    also phone and dark variants, into DIR
 
 Needs what the browser tests need: requirements-dev.txt and a Chromium ($CHROMIUM).
@@ -23,7 +23,8 @@ PHONE = (390, 844)
 
 
 def picture(browser: Browser, address: str, file: Path, size: tuple[int, int], scheme: str) -> None:
-    """The Chat page, and beside it, as models-*, the Models page with what the chat has loaded."""
+    """The Chat page, and beside it, as vision-* and models-*, the Vision page and the Models page
+    with what these have loaded."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme=scheme,  # type: ignore[arg-type]
@@ -31,6 +32,11 @@ def picture(browser: Browser, address: str, file: Path, size: tuple[int, int], s
     page = context.new_page()
     chat(page, address)
     save(page, file)
+    page.goto(f"{address}/vision?temperature_vision=0")
+    page.get_by_role("button", name="Chart to table").click()
+    wait_until_answered(page)
+    page.wait_for_timeout(1_000)
+    save(page, file.with_name(file.name.replace("chat", "vision")))
     page.goto(f"{address}/models")
     page.get_by_role("button", name="Unload").first.wait_for()
     page.wait_for_timeout(1_500)

@@ -240,12 +240,14 @@ class Access:
         other = self.catalog().deployments.get(deployment_id)
         if other is not None and (other.served_as or other.model.id) != served_as:
             deployment_id += f":{_identifier(served_as)}"
+        others = (item for item in self.catalog().deployments.values() if item.model.id == model.id)
         deployment = Deployment(
             deployment_id,
             model,
             provider.id,
             provider=provider,
             served_as=served_as,
+            images=max((item.images for item in others), default=0),
             sampling=provider.sampling,
             logprobs=provider.logprobs,
         )

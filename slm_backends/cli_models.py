@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from slm_backends import catalog, fit, selector, store
+from slm_backends import catalog, fit, selector, shipped_weights, store
 from slm_backends.catalog import Deployment, Model
 from slm_backends.errors import BadRequest
 from slm_backends.fetching import Speedometer
@@ -240,6 +240,8 @@ class _Meter:
 def remove(ids: Sequence[str], *, sure: bool) -> int:
     """Delete the files of these deployments, after a question on a terminal."""
     wanted = _local(ids)
+    for deployment in wanted:
+        shipped_weights.refuse_removal(deployment)
     here = [item for item in wanted if store.size(item)]
     for deployment in wanted:
         if deployment not in here:

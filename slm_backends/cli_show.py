@@ -135,6 +135,8 @@ def _origin(source: Source) -> str:
         return f"{source.file} in the wheel {source.wheel}"
     if source.path:
         return source.path
+    if source.shipped:
+        return "the playground itself"
     inside = f", folder {source.folder}" if source.folder else ""
     return f"{source.repo} on the hub, revision {source.revision}{inside}"
 

@@ -159,7 +159,8 @@ def _store() -> Iterator[Finding]:
     )
     others = 0
     for deployment in _deployments():
-        if deployment.model.id == EMBEDDED or store.folder(deployment).exists():
+        wanted = deployment.model.id == EMBEDDED or deployment.shipped
+        if wanted or store.folder(deployment).exists():
             yield _weights(deployment)
         else:
             others += 1
@@ -168,6 +169,8 @@ def _store() -> Iterator[Finding]:
 
 def _weights(deployment: Deployment) -> Finding:
     fetch = f"python -m slm_backends fetch {deployment.id}"
+    if deployment.shipped:
+        return _shipped(deployment)
     if not store.is_ready(deployment):
         return Finding(deployment.id, "warning", "not here", fetch)
     wrong = store.verify(deployment)
@@ -179,6 +182,15 @@ def _weights(deployment: Deployment) -> Finding:
             f"Delete {store.folder(deployment)}, then: {fetch}",
         )
     return Finding(deployment.id, "ok", f"{megabytes(store.size(deployment))}, checksums right")
+
+
+def _shipped(deployment: Deployment) -> Finding:
+    try:
+        store.verify(deployment)
+    except SLMError as error:
+        return Finding(deployment.id, "problem", error.message, error.hint)
+    size = megabytes(store.size(deployment))
+    return Finding(deployment.id, "ok", f"{size}, comes with the playground")
 
 
 def _packages() -> Iterator[Finding]:

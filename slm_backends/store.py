@@ -13,7 +13,8 @@ Under home():
     locks/                   one a deployment, a wheel's file and a repository
 
 A deployment's files are hard links to those of a wheel or of the hub's cache (hub.py says why), and
-symbolic links into a folder of the user's own, which is never changed.
+symbolic links into a folder of the user's own, which is never changed. What comes with the
+playground (shipped_weights.py) lies nowhere here.
 """
 
 from __future__ import annotations
@@ -32,7 +33,18 @@ import filelock
 import platformdirs
 import psutil
 
-from slm_backends import child, convert, disk, files, hub, manifest, own_folder, weights, wheel
+from slm_backends import (
+    child,
+    convert,
+    disk,
+    files,
+    hub,
+    manifest,
+    own_folder,
+    shipped_weights,
+    weights,
+    wheel,
+)
 from slm_backends.catalog import Deployment, Source
 from slm_backends.errors import BadRequest, Busy, CatalogError, FetchFailed, NotFetched
 from slm_backends.watch import Progress as Progress
@@ -57,6 +69,8 @@ def home() -> Path:
 
 def folder(deployment: Deployment) -> Path:
     """Where the deployment's files are, or would be."""
+    if deployment.source is not None and deployment.source.shipped:
+        return shipped_weights.folder(deployment.source.shipped)
     return home() / "models" / _name(deployment)
 
 
@@ -66,6 +80,8 @@ def is_ready(deployment: Deployment) -> bool:
     Cheap: reads a short file, hashes nothing. False for a server's deployment: its weights are
     never here.
     """
+    if deployment.shipped:
+        return shipped_weights.is_whole(deployment)
     here = folder(deployment)
     found = manifest.read(here)
     if found is None or deployment.source is None or not manifest.agrees(found, deployment):
@@ -89,8 +105,12 @@ def total_size() -> int:
 def verify(deployment: Deployment) -> list[str]:
     """Names of its files that are missing or not as they were made: empty when all is well.
 
-    Reads every byte. NotFetched where there is nothing to verify.
+    Reads every byte. NotFetched where there is nothing to verify. FetchFailed where files that come
+    with the playground are missing.
     """
+    if deployment.shipped:
+        shipped_weights.check(deployment)
+        return []
     here = folder(deployment)
     found = manifest.read(here)
     if found is None:
@@ -105,8 +125,10 @@ def remove(deployment: Deployment) -> None:
     """Delete its files, and what was downloaded for it when no other deployment here uses that.
 
     Of the hub's cache only what a fetch put there; of a folder of the user's nothing. Busy while a
-    process is fetching it. Nothing happens where there is nothing.
+    process is fetching it, BadRequest for what comes with the playground. Nothing happens where
+    there is nothing.
     """
+    shipped_weights.refuse_removal(deployment)
     source = deployment.source
     if source is None or not (folder(deployment).exists() or _ledger(source).exists()):
         return
@@ -144,6 +166,8 @@ def fetch(
     """
     watch = Watch(progress, cancelled, converts=bool(deployment.convert))
     source = _source(deployment)
+    if deployment.shipped:
+        return shipped_weights.check(deployment)
     if is_ready(deployment):
         return folder(deployment)
     try:

@@ -29,6 +29,8 @@ CONFIGURATION = (
     "chat_template.json",
     "chat_template.jinja",
 )
+#: What a model that takes pictures has beside these: how a picture is cut and counted.
+PICTURES = ("preprocessor_config.json", "processor_config.json")
 INDEX = "model.safetensors.index.json"
 CHECKPOINT = (*CONFIGURATION, INDEX, "model*.safetensors", "weights*.safetensors")
 
@@ -46,6 +48,20 @@ VITAL: dict[str, tuple[tuple[str, ...], ...]] = {
     "openvino": (("openvino_model.xml",), ("openvino_model.bin",), ("tokenizer.json",)),
 }
 VITAL_CHECKPOINT = (("*.safetensors",), ("config.json",), ("tokenizer.json",))
+
+#: The same of a model that takes pictures, whose parts are files of their own.
+VITAL_PICTURES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "onnx": (*VITAL["onnx"], PICTURES),
+    "openvino": (
+        *(
+            (f"openvino_{part}_model.{suffix}",)
+            for part in ("language", "text_embeddings", "vision_embeddings")
+            for suffix in ("xml", "bin")
+        ),
+        ("tokenizer.json",),
+    ),
+    "transformers": (*VITAL_CHECKPOINT, PICTURES),
+}
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 CODE = (".py", ".pyc", ".so", ".dll", ".dylib")
@@ -77,7 +93,10 @@ def wanted(deployment: Deployment) -> tuple[str, ...]:
     assert source is not None
     if source.files or is_one_file(source):
         return source.files
-    return CHECKPOINT if deployment.convert else USUAL[deployment.runtime]
+    usual = CHECKPOINT if deployment.convert else USUAL[deployment.runtime]
+    # Of others the patterns stay what they were: a manifest keeps them, and tells by them what it
+    # was made from.
+    return (*usual, *PICTURES) if deployment.sees and usual is CHECKPOINT else usual
 
 
 def choose(deployment: Deployment, names: Collection[str], where: str) -> dict[str, str]:
@@ -158,11 +177,16 @@ def _must_be_vital(
                 hint="Let `files` name that one file.",
             )
         return
-    plain = deployment.convert or deployment.runtime not in VITAL
-    for group in VITAL_CHECKPOINT if plain else VITAL[deployment.runtime]:
+    vital = VITAL_PICTURES if deployment.sees else VITAL
+    plain = deployment.convert or deployment.runtime not in vital
+    for group in VITAL_CHECKPOINT if plain else vital[deployment.runtime]:
         if any(fnmatchcase(name, pattern) for name in chosen for pattern in group):
             continue
-        pickles = sorted(name for name in here if name.endswith(PICKLES) and refusal(name, here))
+        pickles = sorted(
+            name
+            for name in here
+            if name.endswith(PICKLES) and not name.startswith("openvino_") and refusal(name, here)
+        )
         if pickles and not any(name.endswith(".safetensors") for name in here):
             raise FetchFailed(
                 f"{where} has its weights only as pickles ({', '.join(pickles[:3])}), which can "

@@ -13,6 +13,7 @@ from slm_backends.access import Access
 from slm_backends.errors import BadRequest
 
 KEY = "sk-of-this-test"
+SEEING = "microsoft/Phi-3.5-vision-instruct"  # as vLLM names it
 
 
 @pytest.fixture
@@ -84,6 +85,19 @@ def test_a_name_means_the_catalogs_model_or_none(name: str, model: str | None) -
     assert (found and found.id) == model
 
 
+def test_a_server_of_one_s_own_takes_as_many_pictures_as_its_model(
+    server: scripted_server.Server,
+) -> None:
+    access = Access()
+    provider, _ = adding.find(access, server.address)
+    seeing = access.add_deployment(provider, SEEING, adding.model_for(SEEING, access))
+    assert seeing.model.id == "phi-3.5-vision-instruct"
+    local = access.catalog().deployment("phi-3.5-vision-instruct@transformers")
+    assert seeing.images == local.images > 1
+    reading = access.add_deployment(provider, "phi-4", adding.model_for("phi-4", access))
+    assert reading.images == access.add_deployment(provider, "nobody-knows-it").images == 0
+
+
 def test_two_names_of_one_model_are_two_deployments(server: scripted_server.Server) -> None:
     access = Access()
     provider, _ = adding.find(access, server.address)
@@ -101,7 +115,7 @@ def test_the_lines_for_everyone_make_the_same_deployments(
     provider, _ = adding.find(access, server.address, KEY)
     picked = [
         access.add_deployment(provider, name, adding.model_for(name, access))
-        for name in (*server.models, 'odd "name"\\\n\x7f')
+        for name in (*server.models, SEEING, 'odd "name"\\\n\x7f')
     ]
     written = adding.toml(provider, picked, with_key=True)
     assert KEY not in written
@@ -112,6 +126,7 @@ def test_the_lines_for_everyone_make_the_same_deployments(
     for item in picked:
         assert kept.deployments[item.id].served_as == item.served_as
         assert kept.deployments[item.id].model == item.model
+        assert kept.deployments[item.id].images == item.images
         assert kept.deployments[item.id].base_url == server.address
     variable = kept.providers[provider.id].key
     monkeypatch.setenv(variable, KEY)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 from pathlib import Path
 
 import pytest
+import safetensors
 
-from slm_backends import catalog, convert
+from slm_backends import catalog, convert, store
+from slm_backends.chat import MAX_IMAGES
 from slm_backends.errors import CatalogError, NotFound
+from slm_backends.picture_tokens import SIGHTS
 
 OWN = """\
 [models.tiny]
@@ -39,9 +44,14 @@ sha256 = "%s"
 size = 100
 download = 90
 """ % ("0123456789abcdef" * 4)
+ONLY_ON_OLLAMA = (
+    "moondream", "qwen2.5-vl-3b-instruct", "llava-phi-3-mini", "gemma-3-4b-it", "llava-1.6-7b",
+    "llama-3.2-11b-vision-instruct",
+)  # fmt: skip
 #: cache of one token in 16 bits, in KiB, as a table of the family's shapes has it
 CACHE = {
     "smollm2-135m-instruct": 22.5,
+    "phi-vision-nano": 3,
     "phi-3.5-mini-instruct": 384,
     "phi-3-mini-4k-instruct": 384,
     "phi-3-mini-128k-instruct": 384,
@@ -54,6 +64,10 @@ CACHE = {
     "phi-3.5-moe-instruct": 128,
     "phi-4-mini-instruct": 128,
     "phi-4": 200,
+    "phi-3.5-vision-instruct": 384,
+    "phi-3-vision-128k-instruct": 384,
+    "phi-4-multimodal-instruct": 128,
+    **dict.fromkeys(ONLY_ON_OLLAMA, 0),  # which reckons by itself
 }
 #: first word of a precision -> bytes a parameter, without and with all their scales
 WEIGHT = {
@@ -101,10 +115,12 @@ def test_every_model_is_described(shipped: catalog.Catalog) -> None:
     for model in shipped.models.values():
         assert all((model.family, model.context, model.limits, model.facts)), model.id
         assert "en" in model.languages
-        assert model.licence in ("MIT", "Apache-2.0")
-        assert model.released >= "2024-04"
-        assert model.template.count("{system}") == model.template.count("{user}") == 1
-        assert model.card.startswith("https://huggingface.co/")
+        assert model.released >= "2024-01"
+        if model.id not in ONLY_ON_OLLAMA:
+            assert model.licence in ("MIT", "Apache-2.0")
+            assert model.template.count("{system}") == model.template.count("{user}") == 1
+        if model.id != "phi-vision-nano":  # its card lies beside its weights
+            assert model.card.startswith("https://huggingface.co/")
         assert all(fact.startswith("https://") for fact in model.facts)
         assert all(limit.endswith(".") for limit in model.limits)
         assert bool(model.active) == ("moe" in model.id)
@@ -158,7 +174,34 @@ def test_weights_are_as_large_as_their_precision_says(shipped: catalog.Catalog) 
                 1.25,
                 1.3,
             )  # a sixth of it is embeddings, which this build keeps in float32
-        assert least < item.size / item.model.parameters < most, item.id
+        assert least <= item.size / item.model.parameters < most, item.id
+
+
+def test_a_model_that_sees_is_never_deployed_blind(shipped: catalog.Catalog) -> None:
+    for item in shipped.deployments.values():
+        assert bool(item.images) == item.sees == ("images" in item.model.inputs), item.id
+        assert item.images <= MAX_IMAGES, item.id
+    seeing = [item for item in shipped.deployments.values() if item.sees]
+    assert all(item.model.sight in ("", *SIGHTS) for item in seeing)
+    assert all(item.model.sight for item in seeing if "phi-3" in item.model.id and item.local)
+    # One after the other in the order of the pages that offer them, small ones first.
+    sizes = [shipped.models[name].parameters for name in ONLY_ON_OLLAMA]
+    assert sizes == sorted(sizes)
+
+
+def test_what_comes_with_the_playground(shipped: catalog.Catalog) -> None:
+    own = [item for item in shipped.deployments.values() if item.shipped]
+    assert [item.id for item in own] == ["phi-vision-nano@transformers"]
+    assert own[0].source == catalog.Source("phi-vision-nano", shipped="phi-vision-nano")
+    assert store.is_ready(own[0])
+    file = store.folder(own[0]) / "model.safetensors"
+    with safetensors.safe_open(file, framework="numpy") as weights:
+        shapes = [part.get_shape() for part in map(weights.get_slice, weights.keys())]
+    assert own[0].model.parameters == sum(map(math.prod, shapes))
+    config = json.loads((store.folder(own[0]) / "config.json").read_text())
+    assert own[0].model.context == config["max_position_embeddings"]
+    assert own[0].model.layers == config["num_hidden_layers"]
+    assert own[0].model.kv_heads == config["num_key_value_heads"]
 
 
 def test_what_a_deployment_needs_is_said(shipped: catalog.Catalog) -> None:
@@ -281,7 +324,7 @@ def test_missing_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ('served_as = "tiny-q4"', 'logprobs = "yes"', 7, "logprobs must be true or false"),
         ('device = "cuda"', "logprobs = true", 16, "logprobs does not go with a runtime of this"),
         ("someone/tiny", "tiny", 10, "repo must be owner/name"),
-        ('repo = "someone/tiny"', "", 9, "needs exactly one of wheel, repo and path"),
+        ('repo = "someone/tiny"', "", 9, "needs exactly one of wheel, repo, path and shipped"),
         ('repo = "someone/tiny"', 'path = "/tiny"', 11, "revision does not go with a path"),
         ("0123456789abcdef0123", "v1.0-", 11, "revision must be a commit's 40 hexadecimal"),
         ("cuda/int4", "../int4", 12, "'../int4' leaves the source"),
@@ -290,7 +333,12 @@ def test_missing_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("cuda/int4", "~/models", 12, "'~/models' leaves the source"),
         ('"cuda/int4"', '"C:/models"', 12, "'C:/models' leaves the source"),
         ('folder = "cuda/int4"', "files = ['a\\b']", 12, "leaves the source, or is no path in it"),
-        ('folder = "cuda/int4"', 'path = "/tiny"', 9, "needs exactly one of wheel, repo and path"),
+        (
+            'folder = "cuda/int4"',
+            'path = "/tiny"',
+            9,
+            "needs exactly one of wheel, repo, path and shipped",
+        ),
         ('folder = "cuda/int4"', 'sha256 = "0"', 12, "sha256 does not go with a repo"),
         ('source = "tiny-hub"', "source = 7", 15, "source must be a string"),
         ('source = "tiny-hub"', 'source = ["tiny-hub"]', 15, "source must be a string"),

@@ -444,9 +444,9 @@ def test_what_a_proxy_passes_on(proxy: Proxy, tmp_path: Path) -> None:
             headers = json.loads(answer.read())
         assert headers["host"] == f"{NAME}:{port}"
         assert "authorization" not in headers
-        with ask(client, port, "/size", method="POST", content=bytes(10 << 20)) as answer:
-            assert answer.read() == str(10 << 20).encode()
-        with ask(client, port, "/size", method="POST", content=bytes(13 << 20)) as answer:
+        with ask(client, port, "/size", method="POST", content=bytes(50 << 20)) as answer:
+            assert answer.read() == str(50 << 20).encode()
+        with ask(client, port, "/size", method="POST", content=bytes(53 << 20)) as answer:
             assert not answer.is_success  # 413; older versions of Caddy say 502
         with ask(client, port, "/lines") as answer:
             lines = answer.iter_lines()

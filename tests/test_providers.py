@@ -41,9 +41,12 @@ AZURE = {
     "phi-3.5-moe-instruct": "Phi-3.5-MoE-instruct",
     "phi-4-mini-instruct": "Phi-4-mini-instruct",
     "phi-4": "Phi-4",
+    "phi-3.5-vision-instruct": "Phi-3.5-vision-instruct",
+    "phi-3-vision-128k-instruct": "Phi-3-vision-128k-instruct",
+    "phi-4-multimodal-instruct": "Phi-4-multimodal-instruct",
 }
-GITHUB = {model: f"microsoft/{model}" for model in AZURE}
-NIM = {model: name for model, name in GITHUB.items() if model != "phi-4"}
+GITHUB = {model: f"microsoft/{model}" for model in AZURE if model != "phi-3-vision-128k-instruct"}
+NIM = {model: f"microsoft/{model}" for model in AZURE if model != "phi-4"}
 
 
 @pytest.fixture

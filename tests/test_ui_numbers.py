@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from slm_backends.catalog import Deployment, Model
-from slm_backends.chat import Timings
+from slm_backends.chat import Looking, Timings
 from slm_backends.health import Health
 from slm_backends.run import Reply
 from ui import numbers
@@ -126,3 +126,17 @@ def test_a_conversation_past_what_is_known_to_be_right_is_warned_of() -> None:
     assert numbers.past_sound(used, replace(short, sound_to=0)) == ""  # right to the end
     assert numbers.past_sound(replace(used, completion_tokens=None), short) == ""
     assert numbers.past_sound(used, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (Looking(2, 3, 5, 17), "looking at image 2 of 3, crop 5 of 17"),
+        (Looking(1, 3, 17, 17), "looking at image 1 of 3, crop 17 of 17"),
+        (Looking(2, 3, 0, 1), "looking at image 2 of 3"),
+        (Looking(3, 3, 17, 17), "reading the prompt"),
+        (None, "reading the prompt"),
+    ],
+)
+def test_how_far_a_model_is_with_the_images(at: Looking | None, said: str) -> None:
+    assert numbers.live(Reply(state="prefill", looking=at, total_s=1.5)) == f"{said} · 1.5 s"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import streamlit as st
 
 from slm_backends import snippets
@@ -24,12 +26,22 @@ def draw_code(pane: Pane) -> None:
     except SLMError as error:
         st.text(error.message)
         return
-    st.code(snippets.python(request, server), language="python", wrap_lines=True)
-    st.code(snippets.curl(request, server), language="bash", wrap_lines=True)
+    for write, language in ((snippets.python, "python"), (snippets.curl, "bash")):
+        program = _readable(write(request, server), request)
+        st.code(program, language=language, wrap_lines=True)
+
+
+def _readable(program: str, request: ChatRequest) -> str:
+    """The program without the bytes of its pictures, which fill thousands of lines."""
+    images = [image for message in request.messages for image in message.images]
+    for number, image in enumerate(images, 1):
+        data = base64.b64encode(image.data).decode("ascii")
+        program = program.replace(data, f"(picture {number}, in base64)")
+    return program
 
 
 def _request(pane: Pane) -> ChatRequest:
-    if pane.turns and pane.turns[-1].request:
-        return pane.turns[-1].request
+    if pane.turns and (sent := pane.turns[-1].sent):
+        return sent
     messages = pane.conversation(EXAMPLE, parameters.system(pane.settings))
     return ChatRequest(messages, parameters.sampling(pane))

@@ -9,7 +9,7 @@ import streamlit as st
 from slm_backends import compare
 from slm_backends.catalog import Deployment
 from ui import visitor
-from ui.panes import Turn, all_panes
+from ui.panes import Turn, on_screen
 
 
 def kinship(deployments: Sequence[Deployment]) -> str:
@@ -30,7 +30,7 @@ def kinship(deployments: Sequence[Deployment]) -> str:
 def draw_beside_first(turn: Turn) -> None:
     """What a reply has in common with the one in the first pane of its row; nothing for that one
     itself, nor while one of them is being written."""
-    places = enumerate(all_panes(), 1)
+    places = enumerate(on_screen(), 1)
     row = [(place, other) for place, pane in places if (other := pane.turn(turn.id))]
     if not row or row[0][1] is turn or row[0][1].running or turn.running:
         return

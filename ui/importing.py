@@ -18,7 +18,7 @@ from ui import parameters, problems, visitor
 from ui.markdown import literal
 from ui.panes import MAX_PANES, MAX_PROMPT, Pane, new_turn_id
 
-Ask = Callable[[str, list[Pane], str], None]
+Ask = Callable[[str, list[Pane], str], object]
 
 
 @st.dialog("Import a prompt", width="large")

@@ -207,7 +207,8 @@ def _buttons(deployment: Deployment, state: State) -> None:
             st.button(
                 "Load", key=f"load_{deployment.id}", on_click=selector.load, args=(deployment.id,)
             )
-        if st.button("Remove", key=f"remove_{deployment.id}", type="tertiary"):
+        removable = not deployment.shipped
+        if removable and st.button("Remove", key=f"remove_{deployment.id}", type="tertiary"):
             _remove(deployment)
     if state.usable:
         shell.link("chat", "Chat", add=deployment.id)

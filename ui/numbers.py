@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from slm_backends.catalog import Deployment
+from slm_backends.chat import Looking
 from slm_backends.export import dollars, numbers, seconds
 from slm_backends.health import Health
 from slm_backends.run import Reply
@@ -25,8 +26,16 @@ def live(reply: Reply) -> str:
         place = f" · place {reply.queue_place} in line" if reply.queue_place else ""
         return f"{reply.queue_reason}{place} · {reply.total_s:.0f} s"
     if reply.state in _STATES:
-        return f"{_STATES[reply.state]} · {reply.total_s:.1f} s"
+        return f"{_looking(reply.looking) or _STATES[reply.state]} · {reply.total_s:.1f} s"
     return numbers(reply)
+
+
+def _looking(at: Looking | None) -> str:
+    """How far it is with the images, or empty: before the first, or when all have been seen."""
+    if at is None or (at.image, at.crop) == (at.images, at.crops):
+        return ""
+    crop = f", crop {at.crop} of {at.crops}" if at.crops > 1 else ""
+    return f"looking at image {at.image} of {at.images}{crop}"
 
 
 def final(reply: Reply, row: Sequence[Reply], cost: float | None = None) -> str:

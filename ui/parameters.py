@@ -26,7 +26,7 @@ from slm_backends.chat import (
 from slm_backends.errors import BadRequest, SLMError
 from ui import visitor
 from ui.markdown import literal
-from ui.panes import Pane
+from ui.panes import Pane, ending, synced
 
 MAX_SYSTEM = 20_000  # characters
 
@@ -113,7 +113,7 @@ def sampling(pane: Pane) -> Sampling:
 def report_link() -> None:
     """Say which numbers of the link are not taken: the widgets leave them out without a word."""
     for key, given in st.query_params.items():
-        parameter = PARAMETERS.get(re.sub(r"_\d+$", "", key))
+        parameter = PARAMETERS.get(re.sub(rf"{ending()}(_\d+)?$", "", key))
         if parameter is None or (not given and parameter.default is None):
             continue
         try:
@@ -126,24 +126,24 @@ def report_link() -> None:
 
 def each_its_own(count: int) -> None:
     """When Sync is switched off: begin with the common values in every pane."""
-    if st.session_state.sync:
+    if synced():
         return
     for place in range(1, count + 1):
         for name in _NAMES:
-            key = f"{name}_{place}"
-            if name not in st.session_state or key in st.session_state:
+            common, key = _key(name), _key(name, place)
+            if common not in st.session_state or key in st.session_state:
                 continue
-            st.session_state[key] = value = st.session_state[name]
+            st.session_state[key] = value = st.session_state[common]
             if name in PARAMETERS and value != PARAMETERS[name].default:
                 st.query_params[key] = str(value)  # a new widget does not do that by itself
 
 
 def fill(system: str, values: Mapping[str, Any]) -> None:
     """Have one panel for all panes say this. Call it before the widgets are drawn."""
-    st.session_state.sync = True
-    st.session_state.system = system[:MAX_SYSTEM]
+    st.session_state[_key("sync")] = True
+    st.session_state[_key("system")] = system[:MAX_SYSTEM]
     for name, value in values.items():
-        st.session_state[name] = "\n".join(_lines(value)) if name == "stop" else value
+        st.session_state[_key(name)] = "\n".join(_lines(value)) if name == "stop" else value
 
 
 def without_a_box(system: str, values: Mapping[str, Any]) -> list[str]:
@@ -164,11 +164,16 @@ def close_up(place: int, count: int) -> None:
     """The pane in that place, of so many, goes: those behind it move up with their values."""
     for name in _NAMES:
         for here in range(place, count + 1):
-            behind = f"{name}_{here + 1}"
+            behind = _key(name, here + 1)
             if behind in st.session_state:
-                st.session_state[f"{name}_{here}"] = st.session_state[behind]
+                st.session_state[_key(name, here)] = st.session_state[behind]
             else:
-                st.session_state.pop(f"{name}_{here}", None)
+                st.session_state.pop(_key(name, here), None)
+
+
+def _key(name: str, place: int = 0) -> str:
+    """Of a widget of this page: of the panel for all panes, or of the pane in that place."""
+    return f"{name}{ending()}_{place}" if place else f"{name}{ending()}"
 
 
 def _number(parameter: Parameter, suffix: str, disabled: bool) -> None:

@@ -65,10 +65,12 @@ def _choice(pane: Pane, deployment: Deployment) -> None:
         st.caption(f"{state.word}: {state.reason}")
 
 
-def next_deployment(taken: list[str]) -> str:
+def next_deployment(taken: list[str], pictures: bool = False) -> str:
     """What a new pane starts with: the first of this computer's that can answer and is not on
-    screen yet. Where there is none, the one that is on screen last."""
-    for deployment in visitor.known().deployments.values():
+    screen yet, before others one that takes pictures or, without `pictures`, one that takes none.
+    Where there is none, the one that is on screen last."""
+    known = visitor.known().deployments.values()
+    for deployment in sorted(known, key=lambda item: bool(item.images) != pictures):
         if deployment.local and deployment.id not in taken and visitor.state(deployment).usable:
             return deployment.id
     return taken[-1]

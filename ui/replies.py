@@ -17,7 +17,7 @@ from slm_backends.chat import SAMPLING_FIELDS
 from slm_backends.errors import ContextOverflow, SLMError, Unauthorized, Unsupported
 from slm_backends.health import Health
 from slm_backends.run import Reply
-from ui import compare, numbers, shell, visitor
+from ui import compare, numbers, sent, shell, tables, visitor
 from ui.clipboard import copy_button
 from ui.markdown import Pieces, safe
 from ui.panes import Pane, Turn
@@ -128,6 +128,8 @@ def draw_turn(
     """
     key = f"{pane.number}_{turn.id}"
     with st.chat_message("user", avatar=":material/person:"):
+        if turn.pictures:
+            sent.draw(pane, turn)
         st.markdown(safe(turn.prompt))
     live = None
     with st.chat_message("assistant", avatar=":material/smart_toy:"):
@@ -142,6 +144,8 @@ def draw_turn(
             reply = turn.reply
             if reply.text:
                 st.markdown(safe(reply.text))
+            if pane.sent_pictures:
+                tables.draw(reply.text, key)
             if reply.error is not None:
                 _draw_error(pane, turn, act)
             elif not reply.text:

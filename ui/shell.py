@@ -19,7 +19,7 @@ PRODUCT = "SLM playground"
 
 #: file in pages/ -> title; the first one is where / leads. No icons: Streamlit would have the
 #: browser fetch the icon of the page on screen from elsewhere.
-PAGES = {"chat": "Chat", "models": "Models"}
+PAGES = {"chat": "Chat", "vision": "Vision", "models": "Models"}
 
 
 _navigated = False  # in this process; Streamlit runs app.py before a page once it was
@@ -37,6 +37,7 @@ def open_page(name: str) -> None:
     opened on a fresh server may be a page's own, without app.py: then it is run again, through it.
     """
     title = PAGES[name]
+    st.session_state.page = name
     st.set_page_config(
         page_title=f"{title} · {PRODUCT}",
         page_icon=str(ICON),

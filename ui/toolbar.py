@@ -9,13 +9,17 @@ import streamlit as st
 from slm_backends import export
 from ui import compare, importing, parameters, visitor
 from ui.markdown import safe
-from ui.panes import MAX_PANES, Pane
+from ui.panes import MAX_PANES, Pane, ending, synced
 
 
 def toolbar(
-    panes: list[Pane], add: Callable[[], None], clear: Callable[[], None], ask: importing.Ask
+    panes: list[Pane],
+    add: Callable[[], None],
+    clear: Callable[[], None],
+    ask: importing.Ask | None = None,
 ) -> str:
-    """Draw it; returns the view that was chosen, "Chat" or "Code"."""
+    """Draw it; returns the view that was chosen, "Chat" or "Code". Without `ask` there is nothing
+    to import."""
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         view = st.segmented_control(
             "View",
@@ -28,13 +32,13 @@ def toolbar(
         st.toggle(
             "Sync",
             True,
-            key="sync",
+            key=f"sync{ending()}",
             help="One system prompt and one set of parameters for all",
             on_change=parameters.each_its_own,
             args=(len(panes),),
             bind="query-params",
         )
-        if st.session_state.sync:
+        if synced():
             gear(panes)
         st.button(
             "Pane",
@@ -44,7 +48,7 @@ def toolbar(
             disabled=len(panes) >= MAX_PANES,
             help=f"Add a pane, {MAX_PANES} at most",
         )
-        if st.button(
+        if ask is not None and st.button(
             "Import",
             icon=":material/upload:",
             key="import",
@@ -74,9 +78,8 @@ def toolbar(
 def gear(panes: list[Pane]) -> None:
     """The parameters of these panes: of all of them, or of one whose settings are its own."""
     suffix = panes[0].settings
-    with st.popover(
-        "", icon=":material/tune:", help="System prompt and parameters", key=f"gear{suffix}"
-    ):
+    name = "System prompt and parameters"
+    with st.popover(name, icon=":material/tune:", help=name, key=f"gear{suffix}"):
         parameters.panel(suffix, panes)
 
 
