@@ -179,7 +179,7 @@ def receipt() -> Image.Image:
         paper.text(364, y, _euros(price), 23, "rm")
         y += 40
     paper.line((36, y, 364, y))
-    for name, amount, size in (("TOTAL EUR", total, 30), ("Cash", paid, 23),
+    for name, amount, size in (("TOTAL", total, 30), ("Cash", paid, 23),
                                ("Change", paid - total, 23)):  # fmt: skip
         y += 44
         paper.text(36, y, name, size, "lm")

@@ -119,7 +119,7 @@ def test_a_starter_is_answered_and_a_follow_up_keeps_the_pictures(page: Page, ap
 def test_the_total_of_a_receipt_is_read_by_a_model_that_sees_nothing(
     page: Page, app: App, embedded: tuple[str, ...]
 ) -> None:
-    open_page(page, app, embedded[0])
+    open_page(page, app, embedded[0], temperature_vision=0)
     expect(page.get_by_text("reads text only, sees nothing else")).to_be_visible()
     button(page, "Samples")
     button(page, "Receipt")
