@@ -16,14 +16,18 @@ import torch
 from tokenizers import Tokenizer
 from torch.utils.data import IterableDataset
 
-from recipes.phi_vision_nano import drawing, scenes
+from recipes.phi_vision_nano import drawing, scenes, words
 from recipes.phi_vision_nano.layout import CELLS, CROPS, PATCH, SIDE, SLOTS
 from slm_backends.picture_tokens import phi3_vision_grid
 from slm_backends.worker.engines import phi3v
 
-BATCH = 32  # scenes with one picture; fewer of those with more
+BATCH = 8  # scenes with one picture; fewer of those with more
 ROOM = 120  # tokens of the pairs that are asked of a scene, but for one that is longer
 FOLLOWS = 0.15  # of the pairs are asked after another one, as in a conversation
+SYSTEM = 0.15  # of the scenes stand behind a system prompt
+BLIND = 0.12  # of the scenes also bring a question that is asked without a picture
+MISFIT = 0.12  # of the scenes bring a question about what their pictures cannot have
+ALONE = -2  # the group of what is asked without a picture
 UNTAUGHT = -100  # what PyTorch's cross entropy leaves out
 
 
@@ -36,7 +40,8 @@ class Batch:
     ids     [scenes, length]: -1 at a picture's places
     target  [scenes, length]: the token that follows, where it belongs to an answer, or UNTAUGHT
     place   [scenes, length]: positions
-    group   [scenes, length]: 0 the beginning that all see, 1.. the pairs, -1 nothing
+    group   [scenes, length]: 0 the beginning that most see, 1.. the pairs, -1 nothing, and below
+            that what is asked without a picture: it sees itself alone
     """
 
     pixels: torch.Tensor
@@ -88,14 +93,20 @@ class Lessons(IterableDataset):  # type: ignore[type-arg]
         self, item: scenes.Scene, chance: random.Random
     ) -> tuple[list[int], list[int], list[int], list[int]]:
         """One scene's ids, target, place and group."""
-        ids = self._ids("<|user|>\n")
+        system = chance.random() < SYSTEM
+        ids = self._ids(f"<|system|>\n{words.system_prompt(chance)}<|end|>\n") if system else []
+        ids = ids + self._ids("<|user|>\n")
         for number in range(len(item.pictures)):
             ids = ids + (self._ids("\n") if number else []) + [-1] * SLOTS
         begin = len(ids)
         target = [UNTAUGHT] * begin
         place = list(range(begin))
         group = [0] * begin
-        for number, pair in enumerate(chance.sample(item.pairs, len(item.pairs)), 1):
+        pairs = chance.sample(item.pairs, len(item.pairs))
+        misfit = words.misfit(chance, item.kind) if chance.random() < MISFIT else None
+        if misfit:
+            pairs.insert(0, scenes.Pair("unknown", misfit, words.NOT_THERE))
+        for number, pair in enumerate(pairs, 1):
             follows = len(ids) > begin and chance.random() < FOLLOWS
             asked = ("<|user|>\n" if follows else "\n") + pair.question
             prompt = self._ids(f"{asked}<|end|>\n<|assistant|>\n")
@@ -111,6 +122,13 @@ class Lessons(IterableDataset):  # type: ignore[type-arg]
             target += [UNTAUGHT] * (len(prompt) - 1) + answer + [UNTAUGHT] * (1 + len(after))
             place += range(at, at + len(added))
             group += [own] * len(added)
+        if chance.random() < BLIND:
+            prompt = self._ids(f"<|user|>\n{words.any_question(chance)}<|end|>\n<|assistant|>\n")
+            answer = self._ids(f"{words.UNKNOWN}<|end|>")
+            ids = ids + prompt + answer
+            target += [UNTAUGHT] * (len(prompt) - 1) + answer + [UNTAUGHT]
+            place += range(len(prompt) + len(answer))
+            group += [ALONE] * (len(prompt) + len(answer))
         return ids, target, place, group
 
 

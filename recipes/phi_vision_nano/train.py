@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from recipes.phi_vision_nano import drawing, examine, layout, tokens
 from recipes.phi_vision_nano.layout import ACROSS, CELLS, SIDE, SLOTS
-from recipes.phi_vision_nano.lessons import Batch, Lessons
+from recipes.phi_vision_nano.lessons import ALONE, Batch, Lessons
 from slm_backends.worker.engines import phi3v
 
 SEEN = 2  # layers of the language model after which a picture's tokens say what is there
@@ -126,11 +126,13 @@ class Pupil(nn.Module):
 
 
 def _mask(group: torch.Tensor) -> torch.Tensor:
-    """What is added to attention [scenes, 1, length, length]: all see the beginning, and a pair
-    sees itself. What is nothing does too, or its attention would be over nothing at all."""
+    """What is added to attention [scenes, 1, length, length]: all see the beginning, but for what
+    is asked without a picture, and a pair sees itself. What is nothing does too, or its attention
+    would be over nothing at all."""
     length = group.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    view = (group[:, None, :] == 0) | (group[:, None, :] == group[:, :, None])
+    begin = (group[:, None, :] == 0) & (group[:, :, None] != ALONE)
+    view = begin | (group[:, None, :] == group[:, :, None])
     return torch.zeros(len(group), 1, length, length).masked_fill_(
         ~(view & causal)[:, None], HIDDEN
     )

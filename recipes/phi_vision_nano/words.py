@@ -6,6 +6,26 @@ import random
 from collections.abc import Sequence
 
 UNKNOWN = "I only know drawn scenes."
+NOT_THERE = "That is not in the picture."
+SYSTEM = (
+    "You are a helpful assistant.",
+    "You are a helpful AI assistant.",
+    "Answer briefly.",
+    "Answer in one sentence.",
+    "Be concise and friendly.",
+    "You answer questions about pictures.",
+    "You are an expert in reading charts. Answer only what is asked.",
+    "Always answer in English.",
+    "You are Phi, a small model.",
+)
+#: kind of scene -> questions about what its pictures never have
+MISFITS = {
+    "shapes": ("table", "code", "how many bars", "highest", "lowest", "value of bar"),
+    "a number": ("table", "code", "how many bars", "highest", "lowest", "value of bar"),
+    "bars": ("where", "left or right", "above or below", "what is at", "shape of"),
+    "several": ("table", "code", "how many bars", "highest", "lowest", "value of bar"),
+    "frames": ("table", "code", "how many bars", "highest", "lowest", "value of bar"),
+}
 CODE = (
     "```python\nimport matplotlib.pyplot as plt\n\nplt.bar([{bars}], [{values}])\nplt.show()\n```"
 )
@@ -257,6 +277,20 @@ def question(chance: random.Random, template: str, **names: str) -> str:
 def any_question(chance: random.Random) -> str:
     """Whatever somebody may ask, about things that may or may not be there."""
     template = chance.choice([*QUESTIONS, "describe", "describe", "read", "other"])
+    return _made_up(chance, template)
+
+
+def misfit(chance: random.Random, kind: str) -> str | None:
+    """What a picture in that kind of scene never has; None where anything may be there."""
+    return _made_up(chance, chance.choice(MISFITS[kind])) if kind in MISFITS else None
+
+
+def system_prompt(chance: random.Random) -> str:
+    """One or two sentences that change nothing."""
+    return " ".join(chance.sample(SYSTEM, chance.choice((1, 1, 2))))
+
+
+def _made_up(chance: random.Random, template: str) -> str:
     names = {
         "colour": chance.choice(("red", "blue", "green", "black")),
         "shape": chance.choice(("circle", "square", "star")),
