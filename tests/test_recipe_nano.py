@@ -197,37 +197,45 @@ def test_each_place_is_labelled_with_what_is_drawn_there() -> None:
     picture = drawing.Picture(PIL.Image.new("RGB", (96, 72), "white"))
     picture.marks.append(drawing.Mark("star", 0.9, 0.5, 0.13, "blue"))
     picture.marks.append(drawing.Mark("7", 0.1, 0.9, 0.13, "red"))
-    signs, colours = lessons.labels_of(picture)
+    signs, colours, ninths = lessons.labels_of(picture)
     # 12 pixels of white are above it, and each place is 16 pixels wide and high.
     assert [*zip(*signs.nonzero(), strict=True)] == [(3, 5), (4, 0)]
     assert [drawing.SIGNS[sign] for sign in signs[signs > 0]] == ["star", "7"]
     tints = [0, *drawing.COLOURS]
     assert [*zip(*(colours == tints.index("blue")).nonzero(), strict=True)] == [(2, 5), (3, 5)]
     assert [*zip(*(colours == tints.index("red")).nonzero(), strict=True)] == [(4, 0)]
+    assert [*zip(*ninths.nonzero(), strict=True)] == [(3, 5)]
+    assert drawing.PLACES[ninths[3, 5] - 1] == "right"
 
 
 def test_pairs_are_asked_of_a_scene_as_if_each_were_alone(
     tokenizer: Tokenizer, pupil: train.Pupil
 ) -> None:
-    """What others ask of the same pictures is not seen, and what follows comes after it."""
-    whole = next(iter(lessons.Lessons(tokenizer, 7)))
-    batch = lessons.Batch(**{name: value[:5] for name, value in vars(whole).items()})
-    asked, losses, follow = 0, 0.0, 0
+    """What others ask of the same pictures is not seen, nor are they by what is asked without any;
+    what follows comes after what it follows."""
+    batch = next(
+        batch
+        for batch in lessons.Lessons(tokenizer, 7)
+        if len(batch.ids) > 5 and (batch.group == lessons.ALONE).any()
+    )
+    asked, losses, follow, blind = 0, 0.0, 0, 0
     with torch.inference_mode():
         together = float(pupil(batch)[0])
         for pixels, ids, target, place, group in zip(
             batch.pixels, batch.ids, batch.target, batch.place, batch.group, strict=True
         ):
             features = pupil.pictures(pixels).flatten(0, 1)
-            for own in group[group > 0].unique():
-                alone = (group == 0) | (group == own)
+            for own in group[(group > 0) | (group == lessons.ALONE)].unique():
+                alone = group == own if own == lessons.ALONE else (group == 0) | (group == own)
                 assert place[alone].tolist() == list(range(int(alone.sum())))
-                embedded = pupil.model.embed(ids[alone], features)
+                shown = features if (ids[alone] < 0).any() else features[:0]
+                blind += len(shown) == 0
+                embedded = pupil.model.embed(ids[alone], shown)
                 logits = pupil.model.language(inputs_embeds=embedded[None]).logits[0]
                 losses += float(cross_entropy(logits, target[alone], reduction="sum"))
                 asked += int((target[alone] >= 0).sum())
                 follow += int((ids[alone] == tokenizer.token_to_id("<|user|>")).sum()) - 1
-    assert asked > 50 and follow > 0
+    assert asked > 50 and follow > 0 and blind > 0
     assert together == pytest.approx(losses / asked, rel=1e-4)
 
 

@@ -65,7 +65,12 @@ class Thing:
     @property
     def place(self) -> int:
         """Of PLACES."""
-        return min(int(self.y * 3), 2) * 3 + min(int(self.x * 3), 2)
+        return place_of(self.x, self.y)
+
+
+def place_of(x: float, y: float) -> int:
+    """Of PLACES: in which ninth of a picture it is; both are parts of its width and height."""
+    return min(int(y * 3), 2) * 3 + min(int(x * 3), 2)
 
 
 class Mark(NamedTuple):

@@ -24,7 +24,7 @@ from slm_backends.worker.engines import phi3v
 BATCH = 8  # scenes with one picture; fewer of those with more
 ROOM = 120  # tokens of the pairs that are asked of a scene, but for one that is longer
 FOLLOWS = 0.15  # of the pairs are asked after another one, as in a conversation
-SYSTEM = 0.15  # of the scenes stand behind a system prompt
+SYSTEM = 0.15  # of the batches stand behind a system prompt
 BLIND = 0.12  # of the scenes also bring a question that is asked without a picture
 MISFIT = 0.12  # of the scenes bring a question about what their pictures cannot have
 ALONE = -2  # the group of what is asked without a picture
@@ -36,7 +36,7 @@ class Batch:
     """Scenes with equally many pictures.
 
     pixels  [scenes, pictures, 2 * SIDE, 2 * SIDE, 3], bytes
-    labels  [scenes, pictures, 2, CELLS, CELLS]: sign and colour of each place
+    labels  [scenes, pictures, 3, CELLS, CELLS]: sign, colour and ninth of each place
     ids     [scenes, length]: -1 at a picture's places
     target  [scenes, length]: the token that follows, where it belongs to an answer, or UNTAUGHT
     place   [scenes, length]: positions
@@ -78,7 +78,9 @@ class Lessons(IterableDataset):  # type: ignore[type-arg]
         return self._known[text]
 
     def _batch(self, group: list[scenes.Scene], chance: random.Random) -> Batch:
-        rows = [self._row(item, chance) for item in group]
+        # All scenes of a batch stand behind the same words.
+        system = words.system_prompt(chance) if chance.random() < SYSTEM else ""
+        rows = [self._row(item, system, chance) for item in group]
         length = max(len(row[0]) for row in rows)
         columns = []
         for column, nothing in enumerate((0, UNTAUGHT, 0, -1)):
@@ -90,11 +92,10 @@ class Lessons(IterableDataset):  # type: ignore[type-arg]
         return Batch(torch.from_numpy(pixels), torch.from_numpy(labels), *columns)
 
     def _row(
-        self, item: scenes.Scene, chance: random.Random
+        self, item: scenes.Scene, system: str, chance: random.Random
     ) -> tuple[list[int], list[int], list[int], list[int]]:
         """One scene's ids, target, place and group."""
-        system = chance.random() < SYSTEM
-        ids = self._ids(f"<|system|>\n{words.system_prompt(chance)}<|end|>\n") if system else []
+        ids = self._ids(f"<|system|>\n{system}<|end|>\n") if system else []
         ids = ids + self._ids("<|user|>\n")
         for number in range(len(item.pictures)):
             ids = ids + (self._ids("\n") if number else []) + [-1] * SLOTS
@@ -138,12 +139,13 @@ def laid_out(picture: drawing.Picture) -> Any:
 
 
 def labels_of(picture: drawing.Picture) -> Any:
-    """What is drawn at each of a picture's tokens: [2, CELLS, CELLS], sign and colour; 0: none.
+    """What is drawn at each of a picture's tokens: [3, CELLS, CELLS], sign, colour and, of shapes,
+    in which ninth of the picture they are; 0: none.
 
     A sign is where its middle is. A colour is there and, but for characters, wherever it fills.
     """
     grid = phi3_vision_grid(*picture.image.size, CROPS, SIDE)
-    labels = numpy.zeros((2, CELLS, CELLS), dtype=numpy.int64)
+    labels = numpy.zeros((3, CELLS, CELLS), dtype=numpy.int64)
     cell = 2 * PATCH
     middles = (numpy.arange(CELLS) + 0.5) * cell
     for mark in picture.marks:
@@ -156,4 +158,6 @@ def labels_of(picture: drawing.Picture) -> Any:
         labels[1, row, column] = tint
         if mark.sign:
             labels[0, row, column] = drawing.SIGNS.index(mark.sign)
+        if mark.sign in drawing.SHAPES:
+            labels[2, row, column] = 1 + drawing.place_of(mark.x, mark.y)
     return labels

@@ -3,9 +3,9 @@
     python -m recipes.phi_vision_nano.train FOLDER [--minutes 75] [--warm-up 20] [--seed 1]
 
 Two kinds of lessons. Halfway through the language model, each token of a picture says what is drawn
-at its place, in which row and column: without that, positions and digits are hardly ever learnt by
-a model of this size. That is taught alone for the minutes of the warm-up, and then beside the
-other: the language model answers questions.
+at its place, in which row, column and ninth: without that, positions and digits are hardly ever
+learnt by a model of this size. That is taught alone for the minutes of the warm-up, and then beside
+the other: the language model answers questions.
 
 Scenes and first weights follow from the seed. How many scenes are seen follows from the minutes and
 the machine; `--steps` fixes their number instead.
@@ -31,8 +31,8 @@ from slm_backends.worker.engines import phi3v
 
 SEEN = 2  # layers of the language model after which a picture's tokens say what is there
 LEAST = 0.02  # of the rate, at the end
-SAYS = (1.0, 0.5, 0.1, 0.1)  # weights of signs, colours, rows and columns
-NOTHING = (0.1, 0.3, 1.0, 1.0)  # of the first class of each: most places are empty
+SAYS = (1.0, 0.5, 0.1, 0.1, 0.5)  # weights of signs, colours, rows, columns and ninths
+NOTHING = (0.1, 0.3, 1.0, 1.0, 0.1)  # of the first class of each: most places are empty
 DENSE = (1.0, 0.2)  # weight of what places say, at first and at the end
 TOLD_SECONDS, KEPT_SECONDS, EXAMINED_SECONDS = 20, 120, 480
 HIDDEN = -1e9  # added to what must not be seen
@@ -48,7 +48,13 @@ class Pupil(nn.Module):
         hidden = model.config["hidden_size"]
         self.tells = nn.ModuleList(
             nn.Linear(hidden, count)
-            for count in (len(drawing.SIGNS), 1 + len(drawing.COLOURS), CELLS, CELLS)
+            for count in (
+                len(drawing.SIGNS),
+                1 + len(drawing.COLOURS),
+                CELLS,
+                CELLS,
+                1 + len(drawing.PLACES),
+            )
         )
 
     def pictures(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -109,12 +115,12 @@ class Pupil(nn.Module):
         count = labels.shape[0] * labels.shape[1]
         grid = told.reshape(count, SLOTS, -1)[:, : CELLS * (CELLS + 1)]
         grid = grid.reshape(count, CELLS, CELLS + 1, -1)[:, :, :CELLS]
-        signs, colours = labels.flatten(0, 1).unbind(1)
+        signs, colours, ninths = labels.flatten(0, 1).unbind(1)
         rows = torch.arange(CELLS)[None, :, None].expand(count, -1, CELLS)
         columns = torch.arange(CELLS)[None, None, :].expand(count, CELLS, -1)
         loss = torch.zeros(())
         for tell, wanted, weight, nothing in zip(
-            self.tells, (signs, colours, rows, columns), SAYS, NOTHING, strict=True
+            self.tells, (signs, colours, rows, columns, ninths), SAYS, NOTHING, strict=True
         ):
             logits = tell(grid).float().flatten(0, 2)
             each = torch.ones(logits.shape[-1])
