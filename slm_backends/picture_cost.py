@@ -7,15 +7,14 @@ of a picture is its own affair, and is said to be unknown.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slm_backends import fit, images
 from slm_backends.catalog import Deployment
-from slm_backends.picture_tokens import SIGHTS, Grid, Sight, Size
+from slm_backends.picture_tokens import SIGHTS, Grid, Sight, Size, SmolSight
 
-#: Phi-3-vision was trained on so many tokens; past them its rotary factors are the long ones.
-COMFORTABLE = 4_096
 PIXEL = 12  # bytes of one while its crop is looked at: three numbers in float32
 
 
@@ -85,7 +84,7 @@ def of(
         memory,
         pixels,
         _arithmetic(deployment, sight, grids, pixels, memory),
-        "" if refusal else _warning(deployment, asked),
+        "" if refusal else _warning(deployment, sight, asked),
         refusal,
     )
 
@@ -98,33 +97,28 @@ def sheet(
 
 
 def _arithmetic(
-    deployment: Deployment, sight: Sight, grids: Sequence[Grid], pixels: int, memory: int
+    deployment: Deployment,
+    sight: Sight | SmolSight,
+    grids: Sequence[Grid],
+    pixels: int,
+    memory: int,
 ) -> str:
     """One sum for each picture, equal ones together, then what is taken for them."""
-    counts: dict[tuple[int, int], int] = {}
-    for grid in grids:
-        shape = (grid.rows, grid.columns)
-        counts[shape] = counts.get(shape, 0) + 1
-    each = sight.across**2
-    sums, total = [], 0
-    for (rows, columns), count in counts.items():
-        tokens = (rows * columns + 1) * each + (rows + 1) * sight.across + 1
-        total += count * tokens
-        sums.append(
-            (f"{count} pictures of " if count > 1 else "")
-            + f"{tokens:,} tokens = ({rows} x {columns} + 1) crops x {each} "
-            f"+ {rows + 1} x {sight.across} for the ends of rows + 1"
-        )
-    text = "; ".join(sums) + (f"; {total:,} together" if len(grids) > 1 else "")
+    sums = Counter(f"{sight.tokens(grid):,} tokens = {sight.told(grid)}" for grid in grids)
+    total = sum(map(sight.tokens, grids))
+    text = "; ".join(
+        (f"{count} pictures of " if count > 1 else "") + told for told, count in sums.items()
+    )
+    text += f"; {total:,} together" if len(grids) > 1 else ""
     if memory:
         kibibytes = fit.token_bytes(deployment) / 1024
-        text += f". Cache: {total:,} tokens x {kibibytes:,.0f} KiB = {_bytes(memory)}"
+        text += f". Cache: {total:,} tokens x {kibibytes:,.4g} KiB = {_bytes(memory)}"
     return f"{text}. To look at: {_bytes(pixels)} of pixels."
 
 
-def _warning(deployment: Deployment, asked: int) -> str:
-    sound = deployment.sound_to or COMFORTABLE
-    if asked <= sound:
+def _warning(deployment: Deployment, sight: Sight | SmolSight, asked: int) -> str:
+    sound = deployment.sound_to or sight.bound
+    if not 0 < sound < asked:
         return ""
     past = f"With the text and the reply these are {asked:,} tokens, past {sound:,}"
     if deployment.sound_to:

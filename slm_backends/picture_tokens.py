@@ -20,8 +20,8 @@ SINGLE_CROPS, SEVERAL_CROPS = 16, 4  # Phi-3.5-vision's own advice, for one pict
 class Grid:
     """Where a picture comes to lie: `rows` x `columns` crops, in pixels `width` x `height` of it.
 
-    The picture keeps its aspect. `left` and `top` pixels before it, and what is missing behind it,
-    are white.
+    `left` and `top` pixels before it, and what is missing behind it, are white. Without rows only
+    the whole picture made small is looked at.
     """
 
     rows: int
@@ -38,7 +38,7 @@ class Grid:
 
 
 def phi3_vision_grid(width: int, height: int, crops: int, side: int = 336) -> Grid:
-    """The grid of Phi-3-vision's preprocessing, as published with its weights.
+    """The grid of Phi-3-vision's preprocessing, as published with its weights; aspect is kept.
 
     crops  that the grid may have at most; `side` is a crop's, in pixels
     """
@@ -69,12 +69,14 @@ def phi3_vision_tokens(grid: Grid, across: int = 12) -> int:
 @dataclass(frozen=True)
 class Sight:
     """How models of Phi-3-vision's architecture see: crops of `side` pixels, `across` tokens along
-    it, at most `single` of them in the grid of one picture and `several` in those of more."""
+    it, at most `single` of them in the grid of one picture and `several` in those of more. Past
+    `bound` tokens the rotary factors are the long ones: the published were trained on so many."""
 
     single: int = SINGLE_CROPS
     several: int = SEVERAL_CROPS
     side: int = 336
     across: int = 12
+    bound: int = 4_096
 
     def grids(self, sizes: Sequence[Size]) -> list[Grid]:
         """Of each picture of a conversation, from the sizes of all of them."""
@@ -84,9 +86,67 @@ class Sight:
     def tokens(self, grid: Grid) -> int:
         return phi3_vision_tokens(grid, self.across)
 
+    def told(self, grid: Grid) -> str:
+        """How the tokens of a picture add up."""
+        return (
+            f"({grid.rows} x {grid.columns} + 1) crops x {self.across**2} "
+            f"+ {grid.rows + 1} x {self.across} for the ends of rows + 1"
+        )
+
+
+@dataclass(frozen=True)
+class SmolSight:
+    """How SmolVLM sees: a picture's longer side is made `long` pixels, then both are stretched to
+    whole crops of `side` pixels, `across` tokens along it. Where that is one crop, or pictures are
+    not to be `split`, the whole alone is seen. Others in the conversation make no difference. The
+    rotary factors are the same for any length.
+
+    Source: the preprocessing that is published with the weights.
+    """
+
+    long: int = 2_048
+    side: int = 512
+    across: int = 8
+    split: bool = True
+    bound: int = 0
+
+    def grids(self, sizes: Sequence[Size]) -> list[Grid]:
+        """Of each picture of a conversation."""
+        return [self._grid(*self.resized(*size)) for size in sizes]
+
+    def resized(self, width: int, height: int) -> Size:
+        """Its size before it is stretched: the shorter side becomes an even number of pixels."""
+        ratio = width / height
+        short = int(self.long / ratio) if width >= height else int(self.long * ratio)
+        short = max(1, short + short % 2)
+        return (self.long, short) if width >= height else (short, self.long)
+
+    def tokens(self, grid: Grid) -> int:
+        """Those of all crops, two before each, the end of each row, and one behind the whole."""
+        return grid.crops * (self.across**2 + 2) + grid.rows + 1
+
+    def told(self, grid: Grid) -> str:
+        """How the tokens of a picture add up."""
+        return (
+            f"({grid.rows} x {grid.columns} + 1) crops x ({self.across**2} + 2) "
+            f"+ {grid.rows} for the ends of rows + 1"
+        )
+
+    def _grid(self, width: int, height: int) -> Grid:
+        along = math.ceil(self.long / self.side)
+        ratio = width / height
+        if width >= height:
+            columns, rows = along, math.ceil(int(along * self.side / ratio) / self.side)
+        else:
+            columns, rows = math.ceil(int(along * self.side * ratio) / self.side), along
+        if rows == columns == 1 or not self.split:
+            return Grid(0, 0, self.side, self.side, 0, 0)
+        return Grid(rows, columns, columns * self.side, rows * self.side, 0, 0)
+
 
 #: What a model's `sight` in the catalog may be.
-SIGHTS: Mapping[str, Sight] = {
+SIGHTS: Mapping[str, Sight | SmolSight] = {
     "phi-3-vision": Sight(),
     "phi-vision-nano": Sight(single=4, several=4, side=48, across=3),
+    "smolvlm": SmolSight(),
 }

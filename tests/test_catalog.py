@@ -64,6 +64,7 @@ CACHE = {
     "phi-3.5-moe-instruct": 128,
     "phi-4-mini-instruct": 128,
     "phi-4": 200,
+    "smolvlm-256m-instruct": 22.5,
     "phi-3.5-vision-instruct": 384,
     "phi-3-vision-128k-instruct": 384,
     "phi-4-multimodal-instruct": 128,
@@ -158,8 +159,9 @@ def test_sources_suit_their_runtimes(shipped: catalog.Catalog) -> None:
         if not item.local or item.source is None or not item.source.repo:
             continue
         owner, _, name = item.source.repo.partition("/")
-        owners = {"onnx": "microsoft", "openvino": "OpenVINO", "mlx": "mlx-community"}
-        assert owner == owners.get(item.runtime, "microsoft"), item.id
+        owners = {"openvino": "OpenVINO", "mlx": "mlx-community"}
+        publisher = "HuggingFaceTB" if item.model.family == "SmolVLM" else "microsoft"
+        assert owner == owners.get(item.runtime, publisher), item.id
         assert item.model.id.removesuffix("-instruct") in name.lower(), item.id
         assert bool(item.source.folder) == (item.runtime == "onnx"), item.id  # holds several
 

@@ -72,6 +72,21 @@ def test_a_small_model_has_small_units() -> None:
     assert " KiB of cache" in cost.words
 
 
+def test_smolvlm_makes_every_picture_large() -> None:
+    smol = deployment("smolvlm-256m-instruct@transformers", device="cuda")
+    cost = picture_cost.of(smol, [(64, 48), (640, 480), (500, 500)])
+    assert (cost.tokens, cost.crops, cost.refusal) == ((862, 862, 1_127), 43, "")
+    assert cost.pixels == 43 * 512 * 512 * 3 * 4
+    assert cost.arithmetic.startswith(
+        "2 pictures of 862 tokens = (3 x 4 + 1) crops x (64 + 2) + 3 for the ends of rows + 1; "
+        "1,127 tokens = (4 x 4 + 1) crops x (64 + 2) + 4 for the ends of rows + 1; 2,851 together. "
+        "Cache: 2,851 tokens x 22.5 KiB"
+    )
+    # Its rotary factors are the same for any length.
+    assert not picture_cost.of(smol, [(500, 500)] * 5, 500, 568).warning
+    assert "are 8,193 together" in picture_cost.of(smol, [(500, 500)] * 5, 1_000, 1_558).refusal
+
+
 def test_past_what_the_model_is_sure_of_there_is_a_warning() -> None:
     free = phi(sound_to=0, images=10)
     assert not picture_cost.of(free, [FRAME] * 4, 500, 568).warning  # 3,028 + 1,068 = 4,096

@@ -10,7 +10,7 @@ import pytest
 import tiny_tokenizers
 
 from slm_backends.errors import BadRequest, SLMError
-from slm_backends.worker.template import ChatTemplate
+from slm_backends.worker.template import PICTURE, ChatTemplate
 
 QUESTION = [("user", "Why?")]
 SHORT = [("system", "Be short."), *QUESTION]
@@ -183,3 +183,55 @@ def test_what_follows_a_reply(family: str, after: str, tmp_path: Path) -> None:
 
 def test_what_follows_a_reply_may_not_be_known(tmp_path: Path) -> None:
     assert template(tmp_path, NO_SYSTEM.replace("system", "assistant")).after_reply() == ""
+
+
+PARTS = (
+    "{% for m in messages %}[{{ m.role }}]{% for part in m.content %}"
+    "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "picture"),
+    [
+        (PARTS, "<image>"),
+        (PARTS.replace("<image>", "<|img|>\n"), "<|img|>\n"),
+        (PARTS.replace("m.content %}", "m.content + [] %}"), "<image>"),  # stumbles over a string
+        (PARTS.replace("<image>", ""), ""),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", ""),
+        ("{{ raise_exception('No') }}", ""),
+    ],
+)
+def test_a_content_goes_in_parts_where_a_string_does_not_come_through(
+    source: str, picture: str, tmp_path: Path
+) -> None:
+    assert template(tmp_path, source).picture == picture
+
+
+def test_pictures_and_text_are_parts_in_order(tmp_path: Path) -> None:
+    found = template(tmp_path, PARTS)
+    assert found.takes_system
+    assert found.render(SHORT) == "[system]Be short.[user]Why?"
+    turns = [("user", f"{PICTURE}{PICTURE}What?{PICTURE}"), ("assistant", "")]
+    assert found.render(turns) == "[user]<image><image>What?<image>[assistant]"
+
+
+@pytest.mark.parametrize(
+    ("cue", "turn", "before"),
+    [
+        ("A:", "A: ", " "),
+        ("A:\n", "A:\n", ""),
+        ("A:", "B: ", ""),  # another beginning than the cue
+        ("A:", "{{ raise_exception('No') }}", ""),
+    ],
+)
+def test_what_the_template_writes_before_a_reply(
+    cue: str, turn: str, before: str, tmp_path: Path
+) -> None:
+    source = (
+        "{% for m in messages %}"
+        "{% if m.role == 'user' %}U: {% else %}" + turn + "{% endif %}{{ m.content }};"
+        "{% endfor %}{% if add_generation_prompt %}" + cue + "{% endif %}"
+    )
+    assert template(tmp_path, source).before_reply() == before

@@ -1,7 +1,8 @@
 """A model's chat template: from turns to the one string that its authors would make of them.
 
 Knows where publishers put templates and what they may use in them, which is what transformers'
-`apply_chat_template` offers. Of tokens it knows the names only.
+`apply_chat_template` offers, and whether a content is a string to them or a list of parts. Of
+tokens it knows the names only.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 # A content whose way through the template is looked at: a code point that Unicode reserves for a
 # program's own use.
 _PROBE = "\ufdd2"
+PICTURE = "\ufdd3"  # another one: stands in a content where one of its pictures comes
 
 Turn = tuple[str, str]  # role ("system", "user" or "assistant") and content
 
@@ -78,6 +80,36 @@ class ChatTemplate:
                 return True
             return False
 
+    @functools.cached_property
+    def picture(self) -> str:
+        """What the template writes for a picture, where it takes a content in parts and a string
+        does not come through; else empty. Found by rendering both."""
+        asked = [
+            [{"role": "user", "content": content}]
+            for content in (_PROBE, _parts(_PROBE + PICTURE + _PROBE))
+        ]
+        try:
+            if _PROBE in self._written(asked[0]):
+                return ""
+        except Exception:  # it may stumble over a string
+            pass
+        try:
+            between = self._written(asked[1]).split(_PROBE)[1:-1]
+        except Exception:
+            return ""
+        return between[0] if between else ""
+
+    def before_reply(self) -> str:
+        """What stands between the cue and an assistant's turn that follows it, as a space that the
+        model says by itself; empty where that cannot be said."""
+        try:
+            cue = self._render([("user", "?")])
+            whole = self._render([("user", "?"), ("assistant", _PROBE)], cue=False)
+        except Exception:
+            return ""
+        before = whole.partition(_PROBE)[0]
+        return before.removeprefix(cue) if before.startswith(cue) else ""
+
     def after_reply(self) -> str:
         """What the template writes after an assistant's turn; empty where that cannot be said."""
         try:
@@ -87,8 +119,15 @@ class ChatTemplate:
         return whole.partition(_PROBE)[2]
 
     def _render(self, turns: Sequence[Turn], *, cue: bool = True) -> str:
+        messages: list[dict[str, Any]] = [
+            {"role": role, "content": _parts(content) if self.picture else content}
+            for role, content in turns
+        ]
+        return self._written(messages, cue=cue)
+
+    def _written(self, messages: Sequence[dict[str, Any]], *, cue: bool = True) -> str:
         return self._template.render(
-            messages=[{"role": role, "content": content} for role, content in turns],
+            messages=messages,
             tools=None,
             documents=None,
             add_generation_prompt=cue,
@@ -104,6 +143,15 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _parts(content: str) -> list[dict[str, str]]:
+    """A content as a list, its pictures parts of their own; never an empty list."""
+    parts: list[dict[str, str]] = []
+    for number, text in enumerate(content.split(PICTURE)):
+        parts += [{"type": "image"}] if number else []
+        parts += [{"type": "text", "text": text}] if text else []
+    return parts or [{"type": "text", "text": ""}]
 
 
 def _folded(turns: Sequence[Turn]) -> list[Turn]:

@@ -21,13 +21,12 @@ from tokenizers import AddedToken, Tokenizer
 from slm_backends import images
 from slm_backends.chat import Message
 from slm_backends.worker.pieces import Piece, Words, picture
-from slm_backends.worker.template import ChatTemplate
+from slm_backends.worker.template import PICTURE, ChatTemplate
 from slm_backends.worker.vocabulary import Vocabulary
 
 # Marks around a message's content while the template is rendered. Code points that Unicode reserves
 # for a program's own use and that never stand in text.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
-PICTURE = "\ufdd3"  # stands where one of a message's pictures comes
 PICTURE_LINE = f"{PICTURE}\n"  # as Phi-3-vision wants them, before the text
 _CONTENT = re.compile(f"({OPEN}[^{CLOSE}]*{CLOSE})")
 _CONTROL = re.compile(r"<[^<>\s]+>")
@@ -77,28 +76,34 @@ class ChatText:
     def pieces(self, messages: Sequence[Message]) -> list[Piece]:
         """A conversation with pictures, to be answered: runs of text and the pictures between them.
 
-        Each run is tokenised by itself, as the model's authors do, with what its tokenizer puts at
-        a beginning. BadRequest for a picture that cannot be read, or if the template refuses.
+        Each run is tokenised by itself, as Phi-3-vision's authors do, with what its tokenizer puts
+        at a beginning; nothing is put there where the template itself writes the pictures.
+        BadRequest for a picture that cannot be read, or if the template refuses.
         """
         pictures = [
             picture(*images.sound(image)) for message in messages for image in message.images
         ]
+        written = self._template.picture
+        mark = PICTURE if written else PICTURE_LINE
         rendered = self._template.render(
-            [
-                (item.role, PICTURE_LINE * len(item.images) + _marked(item.content))
-                for item in messages
-            ]
+            [(item.role, mark * len(item.images) + _marked(item.content)) for item in messages]
         )
+        if written:
+            rendered = "".join(
+                part if part.startswith(OPEN) else part.replace(written, PICTURE)
+                for part in _CONTENT.split(rendered)
+            )
+        beginning = self._tokenizer.encode("", add_special_tokens=not written).ids
         found: list[Piece] = []
         for number, part in enumerate(rendered.split(PICTURE)):
             if number:
                 found.append(pictures[number - 1])
-            found.append(Words(_CONTENT.sub(lambda match: match[0][1:-1], part), self._run(part)))
+            text = _CONTENT.sub(lambda match: match[0][1:-1], part)
+            found.append(Words(text, self._run(part, beginning)))
         return found
 
-    def _run(self, rendered: str) -> tuple[int, ...]:
+    def _run(self, rendered: str, beginning: list[int]) -> tuple[int, ...]:
         """The tokens of one run between pictures."""
-        beginning = self._tokenizer.encode("", add_special_tokens=True).ids
         tokens = list(beginning)
         for text, special in self._split(rendered):
             if special is not None:
@@ -123,7 +128,11 @@ class ChatText:
         return ids
 
     def reply(self, stop: Iterable[str] = ()) -> ReplyText:
-        return ReplyText(self.vocabulary, tuple(stop))
+        return ReplyText(self.vocabulary, tuple(stop), self._before_reply)
+
+    @functools.cached_property
+    def _before_reply(self) -> str:
+        return self._template.before_reply()
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
@@ -169,14 +178,16 @@ class ReplyText:
     Characters that need several tokens appear when they are whole; bytes that are no character, as
     a model may well sample them, become a replacement character and change nothing around them.
     Text that may be the beginning of a stop string is held back until it is certain; `stopped` is
-    True once one was found.
+    True once one was found. `lead`, with which the first token may begin, is left out: the template
+    writes it when the reply is part of a conversation.
     """
 
-    def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...]) -> None:
+    def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...], lead: str = "") -> None:
         self._vocabulary = vocabulary
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._begun = False
         self._stop = stop
+        self._lead = lead
         self._held = ""
         self.stopped = False
 
@@ -202,8 +213,11 @@ class ReplyText:
         spelled = self._vocabulary.piece(token, first=not self._begun).bytes
         if spelled is None:  # a special token, which is no text
             return ""
+        text = self._decoder.decode(spelled)
+        if not self._begun:
+            text = text.removeprefix(self._lead)
         self._begun = True
-        return self._decoder.decode(spelled)
+        return text
 
     @property
     def held(self) -> int:

@@ -1,8 +1,8 @@
-"""Where the pictures of a prompt stand among its tokens, and what Phi-3-vision has seen in them.
+"""Where the pictures of a prompt stand among its tokens, and what a model has seen in them.
 
-For runtimes that compute the model's parts and leave the rest to us. Knows the arithmetic of
-tokens, and keeps what was seen for the next question on the same pictures. Knows no runtime: how
-crops are encoded is given to it.
+For runtimes that compute the model's parts and leave the rest to us. Knows Phi-3-vision's
+arithmetic of tokens, and keeps what was seen for the next question on the same pictures. Knows no
+runtime: how crops are encoded is given to it. Another model's tokens are a subclass (smolvlm.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEPT_BYTES = 1 << 28
 
 Floats = Any  # a numpy array of float32
 #: From an RGB picture, the number of crops that its grid may have at most and their side to its
-#: crops [1 + rows * columns, 3, side, side], the whole first.
+#: crops [1 + rows * columns, 3, side, side]; Phi-3-vision's have the whole first.
 Crop = Callable[[PIL.Image.Image, int, int], tuple[Any, Grid]]
 #: From these to the picture's rows among the embeddings [tokens, hidden]; on the way it yields how
 #: many crops are done.
@@ -75,9 +75,13 @@ class Eyes:
             if isinstance(piece, Words):
                 tokens += piece.tokens
             else:
-                grid = phi3_vision_grid(piece.width, piece.height, most, self._side)
-                tokens += [_place(piece, most)] * phi3_vision_tokens(grid, self._across)
+                tokens += self._spelled(piece, _place(piece, most))
         return tokens
+
+    def _spelled(self, picture: Picture, place: int) -> list[int]:
+        """The tokens of one picture, `place` for each row of what is seen in it."""
+        grid = phi3_vision_grid(picture.width, picture.height, -place % _BASE, self._side)
+        return [place] * phi3_vision_tokens(grid, self._across)
 
     def hold(self, key: int, pieces: Sequence[Piece]) -> None:
         """A sequence has these pictures, until it is released."""

@@ -34,7 +34,7 @@ PIECE = 128
 NATIVE_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")
 
 #: What config.json calls the models that see.
-SEEING = ("phi3_v",)
+SEEING = ("phi3_v", "idefics3", "smolvlm")
 
 #: Local files only, no code out of them, no pickle, no key sent along.
 SAFE = {
@@ -48,10 +48,12 @@ SAFE = {
 def load(
     folder: Path, progress: Progress, *, device: str = "", context: int | None = None
 ) -> TransformersEngine:
-    if sees(folder):
-        from slm_backends.worker.engines.transformers_vision import VisionEngine
+    kind = _model_type(folder)
+    if kind in SEEING:
+        from slm_backends.worker.engines.transformers_vision import Phi3Engine, SmolEngine
 
-        return VisionEngine(folder, progress, device, context)
+        engine = Phi3Engine if kind == "phi3_v" else SmolEngine
+        return engine(folder, progress, device, context)
     return TransformersEngine(folder, progress, device, context)
 
 
@@ -122,11 +124,11 @@ class TransformersEngine(Turns):
         return logits
 
 
-def sees(folder: Path) -> bool:
-    """Whether the model in `folder` is one of those that see and that are known here."""
+def _model_type(folder: Path) -> str:
+    """What its configuration calls the model in `folder`; empty where that says nothing."""
     file = folder / "config.json"
     config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return config.get("model_type") in SEEING
+    return str(config.get("model_type", ""))
 
 
 def _read_gguf(folder: Path, **options: Any) -> Any:
