@@ -60,12 +60,15 @@ def texts(code: str) -> Texts:
     found = _read(file)
     shape = found if code == "en" else _read(FOLDER / "en.toml")
     for part in PARTS:
-        wrong = sorted(set(found.get(part, {})) ^ set(shape[part]))
-        if wrong:
-            known = wrong[0] in shape[part]
-            raise CatalogError(
-                f"{file.name}: {part}.{wrong[0]} {'is missing' if known else 'is not known'}."
-            )
+        given = found.get(part, {})
+        if not isinstance(given, dict):
+            raise _mistake(file, part, "must be a table of texts")
+        for name, text in given.items():
+            if not isinstance(text, str) or not text.strip():
+                raise _mistake(file, f"{part}.{name}", "must be a text")
+        for name in sorted(given.keys() ^ shape[part].keys()):
+            known = name in shape[part]
+            raise _mistake(file, f"{part}.{name}", "is missing" if known else "is not known")
     # In the order of the English file, so that every language is asked in the same one.
     return Texts(
         code, **{part: {name: found[part][name] for name in shape[part]} for part in PARTS}
@@ -77,6 +80,10 @@ def answers() -> Mapping[str, int]:
     """Word problem -> the number that answers it."""
     read: Mapping[str, int] = tomllib.loads((FOLDER / "answers.toml").read_text(encoding="utf-8"))
     return read
+
+
+def _mistake(file: Path, entry: str, what: str) -> CatalogError:
+    return CatalogError(f"{file.name}: {entry} {what}.", hint=f"Correct it in {file}.")
 
 
 def _read(file: Path) -> dict[str, dict[str, str]]:

@@ -24,10 +24,11 @@ TASKS: Mapping[str, str] = {
 }
 MAX_QUESTIONS = 5_000
 MAX_DEPLOYMENTS = 8
+MAX_AT_ONCE = 64
 MAX_CHARACTERS = 20_000  # of a prompt
 
 #: Greedy, as a warm model slips into other languages by chance.
-SAMPLING = Sampling(max_tokens=200, temperature=0.0, top_p=1.0, seed=0)
+SAMPLING = Sampling(max_tokens=200, temperature=0.0, top_p=1.0)
 
 Key = tuple[str, str]  # (question's id, deployment's id): a cell
 
@@ -62,18 +63,28 @@ class Question:
 
 @dataclass(frozen=True)
 class Plan:
-    """`title` is for people. Raises BadRequest for what cannot be run: a language that is not
-    known, an id twice, too much of anything."""
+    """Raises BadRequest for what cannot be run: a language that is not known, an id twice, too much
+    of anything.
+
+    title    for people
+    at_once  requests that each deployment has under way, 0 for as many as go well: speeds are those
+             of replies that are written beside each other
+    """
 
     task: str
     deployments: tuple[str, ...]
     questions: tuple[Question, ...]
     sampling: Sampling = SAMPLING
     title: str = ""
+    at_once: int = 0
 
     def __post_init__(self) -> None:
         for name in ("deployments", "questions"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if type(self.at_once) is not int or not 0 <= self.at_once <= MAX_AT_ONCE:
+            raise BadRequest(
+                f"at_once must be a whole number between 0 and {MAX_AT_ONCE}.", field="at_once"
+            )
         if self.task not in TASKS:
             raise BadRequest(f"There is no task called {self.task!r}.", field="task")
         if not self.questions:
@@ -97,6 +108,8 @@ class Plan:
 
     @staticmethod
     def _check(question: Question, seen: set[str]) -> None:
+        if not question.id:
+            raise BadRequest("A prompt has no id.", field="questions")
         if question.id in seen:
             raise BadRequest(f"Two prompts are called {question.id!r}.", field="questions")
         seen.add(question.id)
@@ -135,22 +148,25 @@ class Plan:
     def from_json(cls, given: Any) -> Plan:
         """Raises BadRequest for what `to_json` would not have written."""
         try:
-            sampling = {
-                name: value
-                for name, value in given["sampling"].items()
-                if name in PARAMETERS or name in ("stop", "left_out")
-            }
-            for name in ("stop", "left_out"):
-                sampling[name] = tuple(sampling.get(name, ()))
+            known = (*PARAMETERS, "stop", "left_out")
+            sampling = {name: value for name, value in given["sampling"].items() if name in known}
+            sampling["left_out"] = _texts(sampling.get("left_out", []))
             return cls(
                 given["task"],
-                tuple(map(str, given["deployments"])),
+                _texts(given["deployments"]),
                 tuple(_question(item) for item in given["questions"]),
                 Sampling(**sampling),
                 str(given.get("title", "")),
+                given.get("at_once", 0),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise BadRequest(f"This is no plan of a comparison: {error}.", field="plan") from None
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    if not isinstance(given, (list, tuple)) or not all(isinstance(item, str) for item in given):
+        raise TypeError("a list of texts is something else")
+    return tuple(given)
 
 
 def _question(given: Mapping[str, Any]) -> Question:

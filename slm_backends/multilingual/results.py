@@ -10,6 +10,7 @@ them into the plan's order. Knows files and their faults. Knows no model and no 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -19,15 +20,19 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from slm_backends.chat import About
 from slm_backends.errors import BadRequest
 from slm_backends.multilingual.plan import Key, Plan
 from slm_backends.run import Reply
 
+T = TypeVar("T")
+
 FORMAT = 1
 MAX_BYTES = 200_000_000
+MAX_DAMAGED = 20  # lines that are told of one by one
+MOST = 1e15  # of any number in a cell; past it arithmetic is not exact
 PACKAGES = ("onnxruntime-genai", "openvino-genai", "transformers", "torch", "mlx-lm", "openai")
 
 
@@ -79,7 +84,8 @@ class Cell:
         error = reply.error.message if reply.error is not None else ""
         return cls(
             *key,
-            text=reply.text,
+            # A server can send half of a character, which no file can hold.
+            text=reply.text.encode(errors="replace").decode(),
             error=error or ("Stopped." if reply.state == "stopped" else ""),
             finish_reason=reply.finish_reason,
             prompt_tokens=reply.prompt_tokens,
@@ -185,24 +191,30 @@ def read(content: bytes, name: str = "The file") -> Results:
     the first line is no plan."""
     if len(content) > MAX_BYTES:
         raise BadRequest(f"{name} is larger than {MAX_BYTES / 1e6:.0f} MB.", field="file")
-    lines = content.split(b"\n")
-    results = _begun(lines[0], name)
+    lines = io.BytesIO(content)
+    results = _begun(lines.readline(), name)
     keys = set(results.plan.keys)
-    damaged = []
-    for number, line in enumerate(lines[1:], 2):
+    damaged: list[str] = []
+    more = 0
+    for number, line in enumerate(lines, 2):
         if not line.strip():
             continue
         try:
             _take(results, keys, _parsed(line))
-        except (ValueError, TypeError) as error:
-            damaged.append(f"{name}, line {number}: {error}.")
-    results.damaged = tuple(damaged)
+        except ValueError as error:
+            if len(damaged) == MAX_DAMAGED:
+                more += 1
+            else:
+                damaged.append(f"{name}, line {number}: {error}.")
+    results.damaged = (*damaged, f"And {more:,} lines more.") if more else tuple(damaged)
     return results
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line.decode("utf-8-sig"))
+        if b"\\u" in line:  # half a character can be written so, and nowhere else
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise ValueError("not a whole JSON object") from None
     if not isinstance(found, dict):
@@ -229,27 +241,40 @@ def _begun(line: bytes, name: str) -> Results:
 
 
 def _take(results: Results, keys: set[Key], found: dict[str, Any]) -> None:
+    """Raises ValueError for what is neither a cell of the plan nor about one of its deployments."""
     kind = found.pop("kind", "")
     if kind == "about":
-        deployment = found.pop("deployment")
+        deployment = found.pop("deployment", "")
         if deployment in results.plan.deployments:
-            results.abouts[deployment] = About(**{k: str(v) for k, v in found.items()})
+            results.abouts[deployment] = _made(About, found)
         return
     if kind != "cell":
         raise ValueError("neither a cell nor about a deployment")
-    for item in fields(Cell):
-        if item.name in found and not _fits(found[item.name], str(item.type)):
-            raise ValueError(f"{item.name} is of the wrong kind")
-    cell = Cell(**found)
+    cell = _made(Cell, found)
     if cell.key not in keys:
         raise ValueError("a cell that its plan does not have")
     results.cells[cell.key] = cell
+
+
+def _made(kind: type[T], given: dict[str, Any]) -> T:
+    """A `kind` with these fields. Raises ValueError for one that it does not have, that is of the
+    wrong kind, or that is missing."""
+    kinds = {item.name: str(item.type) for item in fields(kind)}  # type: ignore[arg-type]
+    for name, value in given.items():
+        if name not in kinds:
+            raise ValueError(f"there is no field called {name[:40]!r}")
+        if not _fits(value, kinds[name]):
+            raise ValueError(f"{name} is of the wrong kind")
+    try:
+        return kind(**given)
+    except TypeError:
+        raise ValueError("a field is missing") from None
 
 
 def _fits(value: Any, kind: str) -> bool:
     if value is None:
         return "None" in kind
     wanted = kind.removesuffix(" | None")
-    if wanted == "float":
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if type(value) in (int, float):  # what is not a number is not between anything either
+        return wanted in ("float", type(value).__name__) and 0 <= value < MOST
     return type(value).__name__ == wanted
