@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("runtimes", "traffic", "first_character", "load", "nano", "vision", "ocr")
+NAMES = ("runtimes", "traffic", "first_character", "load", "nano", "vision", "ocr", "languages")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:
