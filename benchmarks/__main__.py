@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("runtimes", "traffic", "first_character", "load", "nano", "vision", "ocr", "languages")
+NAMES = (
+    "runtimes", "traffic", "first_character", "load", "nano", "vision", "ocr", "languages",
+    "multilingual",
+)  # fmt: skip
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:

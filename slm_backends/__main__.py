@@ -121,6 +121,53 @@ def _parser() -> argparse.ArgumentParser:
     comparing.add_argument("--json", action="store_true", help="print a JSON object")
     comparing.set_defaults(command=_compare)
 
+    asking = command("multilingual", "Ask deployments the same in many languages; measure replies.")
+    asking.add_argument(
+        "deployments", nargs="*", metavar="DEPLOYMENT", help="ids that `list` shows"
+    )
+    asking.add_argument(
+        "--task",
+        choices=["ask", "answer-in", "translate", "summarise", "solve"],
+        default="ask",
+        help="what is asked of the shipped set (%(default)s)",
+    )
+    asking.add_argument(
+        "--languages",
+        default="few",
+        metavar="LIST",
+        help="codes or names with commas between them, or few, phi (the 23 of Phi-3.5), all",
+    )
+    asking.add_argument(
+        "--prompts",
+        default="",
+        metavar="LIST",
+        help="some of the shipped prompts, as rain,tea; or a .csv, .jsonl or .xlsx file with "
+        "columns language, prompt and perhaps reference; all of the task's without",
+    )
+    asking.add_argument(
+        "--other", default="en", metavar="LANGUAGE", help="translate: the other end (%(default)s)"
+    )
+    asking.add_argument("--back", action="store_true", help="translate: into that language")
+    asking.add_argument("--max-tokens", type=int, default=200, metavar="N", help="(%(default)s)")
+    asking.add_argument("--temperature", type=float, default=0.0, metavar="N", help="(%(default)s)")
+    asking.add_argument("--seed", type=int, metavar="N", help="for a temperature above 0")
+    asking.add_argument(
+        "--at-once",
+        type=int,
+        default=0,
+        metavar="N",
+        help="requests that each deployment has under way; 0: as many as go well (%(default)s)",
+    )
+    asking.add_argument("--out", metavar="FILE", help="where replies are kept, a line each")
+    asking.add_argument("--resume", metavar="FILE", help="go on with a run that was cut off")
+    asking.add_argument(
+        "--failed", action="store_true", help="with --resume: ask what failed again"
+    )
+    asking.add_argument("--repeat", metavar="FILE", help="the run of that file, from the beginning")
+    asking.add_argument("--report", default="", metavar="FILE", help="a ZIP with report and charts")
+    asking.add_argument("--json", action="store_true", help="print a JSON object")
+    asking.set_defaults(command=_multilingual)
+
     serving = command("serve", "Serve one local deployment with the OpenAI protocol.")
     serving.add_argument("deployment", metavar="DEPLOYMENT", help="an id that `list` shows")
     serving.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -231,6 +278,12 @@ def _compare(options: argparse.Namespace) -> int:
         max_tokens=options.max_tokens,
         as_json=options.json,
     )
+
+
+def _multilingual(options: argparse.Namespace) -> int:
+    from slm_backends import cli_multilingual
+
+    return cli_multilingual.main(options)
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -149,6 +149,13 @@ class Run:
         self._ended.wait(timeout)
         return self.reply
 
+    async def ended(self) -> Reply:
+        """As `wait`, for whoever is on the background loop."""
+        while self._task is None:
+            await asyncio.sleep(0)
+        await asyncio.wait({self._task})
+        return self.reply
+
     # Everything below happens on the loop, so that a state is never overwritten by an earlier one.
 
     def _begin(self) -> None:

@@ -5,14 +5,13 @@ The reply's own Markdown draws them already; one that stands in a fence, as code
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import streamlit as st
 
+from slm_backends import spreadsheet
 from ui.markdown import safe
 
 MOST = 10  # tables of a reply that are offered
@@ -22,9 +21,6 @@ _AS_TEXT = ("", "markdown", "md", "table", "text")  # fences in which a table is
 _RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
 _CELL = re.compile(r"((?:\\.|[^\\|])*)(?:\||$)")
 _MARKS = re.compile(r"(\*\*|__|\*|`)(\S(?:.*?\S)?)\1")
-_NUMBER = re.compile(r"[-+]?[\d.,\s]*\d\s*[%€$£]?")
-#: What makes a spreadsheet take a cell for a formula, also as wide characters of East Asia.
-_FORMULA = tuple("=+-@\t\r＝＋－＠")
 
 Row = tuple[str, ...]
 
@@ -43,11 +39,8 @@ class Table:
 
     @property
     def csv(self) -> bytes:
-        """UTF-8 with the mark that spreadsheets want. A cell that one would run as a formula begins
-        with an apostrophe; numbers stay numbers."""
-        written = io.StringIO()
-        csv.writer(written).writerows([map(_harmless, row) for row in self.rows])
-        return written.getvalue().encode("utf-8-sig")
+        """As spreadsheets want it, with nothing in it that one would run."""
+        return spreadsheet.csv_file(self.rows)
 
 
 def find(text: str) -> list[Table]:
@@ -124,7 +117,3 @@ def _plain(cell: str) -> str:
     while (bare := _MARKS.sub(r"\2", cell)) != cell:
         cell = bare
     return re.sub(r"<br ?/?>", " ", re.sub(r"\\([\\|*_`])", r"\1", cell))
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else cell
