@@ -320,3 +320,9 @@ def test_a_thousand_replies_of_two_hundred_words() -> None:
     for text in replies:
         fidelity(text, "de")
     assert time.process_time() - started < 3  # 0.5 s where nothing else runs
+
+
+def test_a_prompt_that_is_repeated_makes_no_right_language() -> None:
+    asked = "Was ist die Hauptstadt von Frankreich und wofür ist sie bekannt?"
+    assert fidelity(f'The answer to this question is "{asked}"', "de").badge == "mixed"
+    assert fidelity(f'Die Antwort auf diese Frage ist nicht "{asked}"', "de").badge == "right"

@@ -57,7 +57,8 @@ _MARKS = re.compile(
     r"|[*~|]+|(?<!\w)_+|_+(?!\w)",
     re.MULTILINE,
 )
-_SENTENCES = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？।؟])\s*")
+#: Sentences, and what is quoted in one: a prompt that is only repeated, say.
+_SENTENCES = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？।؟])\s*|\s+(?=[\"“„«])|(?<=[\"”»])\s+")
 
 #: A word that stands alone: no part of a name of a file, an address or an abbreviation.
 _LATIN_WORD = re.compile(
