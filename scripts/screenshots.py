@@ -1,6 +1,6 @@
 """Make the pictures of the documentation from the app as it is, with the embedded model.
 
-    python -m scripts.screenshots              docs/chat.png, vision.png and models.png
+    python -m scripts.screenshots              docs/chat.png, and one of each other page
     python -m scripts.screenshots --all DIR    also phone and dark variants, into DIR
 
 Needs what the browser tests need: requirements-dev.txt and a Chromium ($CHROMIUM).
@@ -23,8 +23,8 @@ PHONE = (390, 844)
 
 
 def picture(browser: Browser, address: str, file: Path, size: tuple[int, int], scheme: str) -> None:
-    """The Chat page, and beside it, as vision-* and models-*, the Vision page and the Models page
-    with what these have loaded."""
+    """The Chat page, and beside it, as vision-*, multilingual-* and models-*, the other pages; the
+    last with what these have loaded."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme=scheme,  # type: ignore[arg-type]
@@ -37,6 +37,8 @@ def picture(browser: Browser, address: str, file: Path, size: tuple[int, int], s
     wait_until_answered(page)
     page.wait_for_timeout(1_000)
     save(page, file.with_name(file.name.replace("chat", "vision")))
+    multilingual(page, address)
+    save(page, file.with_name(file.name.replace("chat", "multilingual")))
     page.goto(f"{address}/models")
     page.get_by_role("button", name="Unload").first.wait_for()
     page.wait_for_timeout(1_500)
@@ -55,6 +57,14 @@ def chat(page: Page, address: str) -> None:
         ask(page, PROMPT)
         wait_until_answered(page)
         page.wait_for_timeout(500)
+
+
+def multilingual(page: Page, address: str) -> None:
+    """The embedded model on two runtimes, asked in a few languages."""
+    page.goto(f"{address}/multilingual?max_tokens_multilingual=60")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Run this again").wait_for(timeout=120_000)
+    page.wait_for_timeout(1_000)
 
 
 def save(page: Page, file: Path) -> None:

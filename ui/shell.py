@@ -19,7 +19,12 @@ PRODUCT = "SLM playground"
 
 #: file in pages/ -> title; the first one is where / leads. No icons: Streamlit would have the
 #: browser fetch the icon of the page on screen from elsewhere.
-PAGES = {"chat": "Chat", "vision": "Vision", "models": "Models"}
+PAGES = {
+    "chat": "Chat",
+    "vision": "Vision",
+    "multilingual": "Many languages",
+    "models": "Models",
+}
 
 
 _navigated = False  # in this process; Streamlit runs app.py before a page once it was
