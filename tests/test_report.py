@@ -254,8 +254,12 @@ def test_differences_within_noise_are_called_so() -> None:
     again = {(id, "d"): replace(cell, deployment="d") for (id, _), cell in equal.items()}
     results = Results(replace(results.plan, deployments=("c", "d")), equal | again)
     text = report.markdown(results)
-    assert "within noise" in text
+    assert "- All languages, correct numbers" in text
+    assert "within noise (8 prompts" in text
     assert "more than noise (" not in text
+    # Of the language alone they are only counted.
+    assert "- German, " not in text
+    assert re.search(r"- [1-9] other comparisons, each in one language: within noise\.", text)
 
 
 def test_what_languages_cost_is_a_table() -> None:

@@ -87,8 +87,8 @@ def token_premium(results: Results, counts: Sequence[Counts]) -> Chart | None:
     values = []
     for group in sharing.values():
         first, *others = (found.deployment for found in group)
-        same = ", ".join(str(order.index(other) + 1) for other in others)
-        names[first] += f" (the same: {same})" if same else ""
+        same = "".join(f"{order.index(other) + 1} = " for other in others)
+        names[first] = same + names[first]
         values += [
             {"language": code, "deployment": names[first], "value": cost.premium}
             for code, cost in group[0].costs.items()
@@ -99,7 +99,7 @@ def token_premium(results: Results, counts: Sequence[Counts]) -> Chart | None:
         _PREMIUM,
         "Tokens of the shipped set in a language / its tokens in English, by the deployment's own "
         "tokenizer, without a template (Petrov et al. 2023). The line is English. Deployments that "
-        "share a tokenizer share a bar.",
+        "share a tokenizer, with = between their numbers, share a bar.",
         results.plan.languages,
         tuple(names.values()),
     )

@@ -30,7 +30,8 @@ COLOURS = (
     "#999999",
     "#F0E442",
 )
-_BAND = 15  # pixels for a bar
+_BAND = 17  # pixels for a bar
+_SMALL = 11  # pixels of type with which the longest id of the catalog fits on a phone
 _MIDDLE = "#808080"  # seen on light and on dark
 
 Value = dict[str, Any]  # a mark: "language", a code, "deployment", a name, and numbers
@@ -102,7 +103,8 @@ def stacked(
             "type": "quantitative",
             "stack": "zero",
             "scale": scale,
-            "axis": _axis(frame.unit, "%"),
+            # The legend has the parts, so the deployments are named here, in the page's colour.
+            "axis": _axis([frame.unit, *frame.deployments], format="%"),
         },
         "color": _colour("part", words, colours, columns=2),
         "order": {"field": "order"},
@@ -114,10 +116,7 @@ def stacked(
             _told("share", format=".0%"),
         ],
     }
-    # The legend has the parts, so the deployments are named above.
-    return _chart(
-        frame, kept, {"mark": {"type": "bar"}, "encoding": encoding}, list(frame.deployments)
-    )
+    return _chart(frame, kept, {"mark": {"type": "bar"}, "encoding": encoding})
 
 
 def bars(frame: Frame, values: Sequence[Value], *, line: float | None = None) -> Chart | None:
@@ -190,17 +189,12 @@ def _placed(frame: Frame, values: Sequence[Value]) -> tuple[list[Value], dict[st
     }
 
 
-def _chart(
-    frame: Frame, values: Sequence[Value], marks: dict[str, Any], subtitle: Sequence[str] = ()
-) -> Chart | None:
+def _chart(frame: Frame, values: Sequence[Value], marks: dict[str, Any]) -> Chart | None:
     if not values:
         return None
-    heading: dict[str, Any] = {"text": frame.title, "anchor": "start", "frame": "bounds"}
-    if subtitle:
-        heading["subtitle"] = list(subtitle)
     spec = {
         "$schema": SCHEMA,
-        "title": heading,
+        "title": {"text": frame.title, "anchor": "start", "frame": "bounds"},
         "description": f"{frame.title}. {frame.caption}",
         "width": "container",
         "height": {"step": _BAND},
@@ -216,18 +210,19 @@ def _rows(labels: Sequence[str], field: str) -> dict[str, Any]:
         "type": "nominal",
         "sort": None,
         "scale": {"domain": list(labels), "paddingInner": 0.25},
-        "axis": {"title": None, "labelLimit": 0, "ticks": False},
+        "axis": {"title": None, "labelLimit": 0, "labelOverlap": False, "ticks": False},
     }
 
 
 def _x(unit: str, *, top: float | None = None) -> dict[str, Any]:
     scale = {"zero": True} if top is None else {"domain": [0, top]}
-    axis = _axis(unit, "%" if top == 1 else "~g")
+    axis = _axis([unit], **({"format": "%"} if top == 1 else {}))
     return {"field": "value", "type": "quantitative", "scale": scale, "axis": axis}
 
 
-def _axis(title: str, form: str) -> dict[str, Any]:
-    return {"title": title, "format": form, "tickCount": 5}
+def _axis(title: Sequence[str], **form: str) -> dict[str, Any]:
+    """`title` by lines."""
+    return {"title": list(title), "titleFontSize": _SMALL, "tickCount": 5, **form}
 
 
 def _colour(
@@ -237,7 +232,13 @@ def _colour(
         "field": field,
         "type": "nominal",
         "scale": {"domain": list(domain), "range": list(colours)},
-        "legend": {"title": None, "orient": "bottom", "columns": columns, "labelLimit": 0},
+        "legend": {
+            "title": None,
+            "orient": "bottom",
+            "columns": columns,
+            "labelLimit": 0,
+            "labelFontSize": _SMALL,
+        },
     }
 
 
