@@ -40,6 +40,17 @@ def test_good_texts_of_every_language_do_not_repeat(code: str) -> None:
         assert not wording.repeats(text), text
 
 
+def test_what_only_gives_the_prompt_back() -> None:
+    asked = "Warum regnet es? Erkläre es in zwei oder drei Sätzen."
+    assert wording.echoes(asked, asked)
+    assert wording.echoes(f"The question is: {asked}", asked)
+    assert not wording.echoes(
+        "Es regnet, weil Wasser aus den Wolken fällt, wenn sie kühl sind.", asked
+    )
+    assert not wording.echoes("", asked) and not wording.echoes("Ja.", asked)
+    assert wording.echoes("为什么会下雨？请用两三句话解释。", "为什么会下雨？请用两三句话解释。")
+
+
 def test_diff_by_words() -> None:
     assert wording.diff("The red cat sleeps.", "The old cat sleeps well.") == (
         ("same", "The ", "The "),

@@ -34,6 +34,7 @@ BADGES = ("right", "mixed", "english", "other", "unclear")
 FLAGS: Mapping[str, str] = {
     "empty": "nothing but white space",
     "cut": "the limit of tokens ended it",
+    "echoes": "half of it, or more, stands in the prompt",
     "repeats": "30 % of it, or more, stands in it before, or it stutters",
     "short": "less than half as long as the reference, or as half of the replies to this prompt",
     "long": "more than twice as long as the reference, or as half of the replies to this prompt",
@@ -159,6 +160,8 @@ def _flags(question: Question, cell: Cell, usual: float | None) -> Iterable[str]
     if not text:
         yield "empty"
         return
+    if wording.echoes(text, question.prompt):
+        yield "echoes"
     if wording.repeats(text):
         yield "repeats"
     wanted = len(question.reference.strip()) or usual

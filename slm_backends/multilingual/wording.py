@@ -45,13 +45,23 @@ def repetition(text: str) -> float:
     seq-rep-4 of Welleck et al. 2020 (arXiv 1908.04319, section 6) over words where these have
     spaces between them, else over 8 characters. 0 for a text of a few words.
     """
+    grams = _grams(text)
+    return 1 - len(set(grams)) / len(grams) if len(grams) >= _FEWEST else 0.0
+
+
+def echoes(text: str, prompt: str) -> bool:
+    """Whether half of a text's n-grams, those of `repetition`, or more stand in its prompt."""
+    grams, given = _grams(text), set(_grams(prompt))
+    return bool(grams) and 2 * sum(gram in given for gram in grams) >= len(grams)
+
+
+def _grams(text: str) -> list[tuple[str, ...]]:
     if spaced(text):
         units: Sequence[str] = [word for word in text.casefold().split() if _LETTER.search(word)]
         size = _WORDS
     else:
         units, size = "".join(text.split()), _CHARACTERS
-    grams = [tuple(units[at : at + size]) for at in range(len(units) - size + 1)]
-    return 1 - len(set(grams)) / len(grams) if len(grams) >= _FEWEST else 0.0
+    return [tuple(units[at : at + size]) for at in range(len(units) - size + 1)]
 
 
 def repeats(text: str) -> bool:
