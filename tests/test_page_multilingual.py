@@ -118,6 +118,7 @@ def test_a_link_makes_the_choice_and_the_choice_makes_the_link() -> None:
         "task": "solve",
         "prompt": ["apples", "bus"],
         "max_tokens_multilingual": "30",
+        "at_once_multilingual": "1",
     }
     page = open_page(ENGLISH, ECHO, **link)
     assert page.multiselect(key="ml_languages").value == ["he", "th"]
@@ -137,6 +138,7 @@ def test_a_link_makes_the_choice_and_the_choice_makes_the_link() -> None:
     (question,) = campaign(again).results.plan.questions
     assert (question.language, question.expected) == ("ja", "de")
     assert campaign(again).results.plan.sampling.max_tokens == 30
+    assert campaign(again).results.plan.at_once == 1
 
 
 def test_all_of_a_task_is_what_no_choice_of_prompts_means() -> None:

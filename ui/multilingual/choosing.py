@@ -16,7 +16,14 @@ from slm_backends.chat import PARAMETERS, Sampling
 from slm_backends.errors import BadRequest, SLMError
 from slm_backends.multilingual import parallel, table_file, tasks
 from slm_backends.multilingual.languages import LANGUAGES, Language
-from slm_backends.multilingual.plan import MAX_DEPLOYMENTS, SAMPLING, TASKS, Plan, Question
+from slm_backends.multilingual.plan import (
+    MAX_AT_ONCE,
+    MAX_DEPLOYMENTS,
+    SAMPLING,
+    TASKS,
+    Plan,
+    Question,
+)
 from slm_backends.multilingual.table_file import Table
 from ui import problems, shell, visitor
 from ui.markdown import literal
@@ -129,14 +136,16 @@ def draw() -> Choice:
     )
     st.caption(TASKS[task].capitalize() + ".")
     questions, lacking = _own_file() if task == "file" else _of_the_set(task, languages)
-    sampling = _sampling()
+    with st.container(horizontal=True, key="ml_numbers"):
+        sampling = _sampling()
+        at_once = _at_once()
     lacking += _unable(deployments)
     if len(deployments) < 2:
         lacking.insert(0, "Choose two deployments or more.")
     if lacking or sampling is None:
         return Choice(None, tuple(lacking))
     try:
-        return Choice(Plan(task, deployments, questions, sampling))
+        return Choice(Plan(task, deployments, questions, sampling, at_once=at_once))
     except BadRequest as error:
         return Choice(None, (" ".join(filter(None, (error.message, error.hint))),))
 
@@ -296,28 +305,45 @@ def _draw_problems(table: Table) -> None:
 def _sampling() -> Sampling | None:
     """What the boxes say; None, with a word on it, where one is empty that may not be."""
     values = {}
-    with st.container(horizontal=True, key="ml_numbers"):
-        for field in NUMBERS:
-            parameter = PARAMETERS[field]
-            kind, usual = parameter.kind, getattr(SAMPLING, field)
-            values[field] = st.number_input(
-                parameter.label,
-                min_value=kind(parameter.minimum),
-                max_value=kind(parameter.maximum),
-                value=None if usual is None else kind(usual),
-                step=kind(parameter.step),
-                key=_number_key(field),
-                help=parameter.help,
-                placeholder="random" if usual is None else None,
-                bind="query-params",
-                persist_state="session",
-                width=150,
-            )
+    for field in NUMBERS:
+        parameter = PARAMETERS[field]
+        kind, usual = parameter.kind, getattr(SAMPLING, field)
+        values[field] = st.number_input(
+            parameter.label,
+            min_value=kind(parameter.minimum),
+            max_value=kind(parameter.maximum),
+            value=None if usual is None else kind(usual),
+            step=kind(parameter.step),
+            key=_number_key(field),
+            help=parameter.help,
+            placeholder="random" if usual is None else None,
+            bind="query-params",
+            persist_state="session",
+            width=150,
+        )
     for field, value in values.items():
         if value is None and getattr(SAMPLING, field) is not None:
             st.caption(f":orange[{PARAMETERS[field].label} is empty.]")
             return None
     return replace(SAMPLING, **values)
+
+
+def _at_once() -> int:
+    """0 where the box is empty."""
+    found = st.number_input(
+        "At once",
+        min_value=1,
+        max_value=MAX_AT_ONCE,
+        value=None,
+        key=_number_key("at_once"),
+        help="Requests that each deployment has under way. Empty: as many as go well, which is "
+        "fastest; 1 where the speed of a reply is the question.",
+        placeholder="many",
+        bind="query-params",
+        persist_state="session",
+        width=150,
+    )
+    return found or 0
 
 
 def _deployments(asked: Iterable[str]) -> list[str]:
