@@ -212,6 +212,8 @@ def _lines(results: Results) -> Iterator[str]:
 def _cell(row: scores.Row) -> str:
     """In a few words: languages of the replies, right numbers, chrF, speed."""
     said = [f"{count} {BADGES.get(badge, badge)}" for badge, count in row.badges.items()]
+    if row.usable is not None:
+        said.append(f"{row.usable.value:.0%} usable")
     if row.failed:
         said.append(f"{row.failed} failed")
     if row.checked:

@@ -54,6 +54,7 @@ def marks(picture: str, kind: str) -> int:
 def test_there_is_a_chart_of_all_that_was_measured() -> None:
     assert [chart.name for chart in ALL] == [
         "fidelity",
+        "usable",
         "sent-premium",
         "correct",
         "chrf",

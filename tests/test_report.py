@@ -302,7 +302,7 @@ def test_the_archive_holds_report_charts_results_and_cells() -> None:
     assert content.keys() - pictures == {"report.md", "results.jsonl", "cells.csv"}
     text = content["report.md"].decode()
     named = [one.attrs["src"] for one in tokens(text) if one.type == "image"]
-    assert len(named) == 7
+    assert len(named) == 8
     assert set(named) == pictures
     assert all(content[name].startswith(b"\x89PNG\r\n\x1a\n") for name in pictures)
     assert all(len(content[name]) > 1_000 for name in pictures)

@@ -205,3 +205,19 @@ def test_a_run_of_many_cells_is_measured_once() -> None:
     begun = time.process_time()
     assert (scores.table(made), scores.verdicts(made)) == first
     assert time.process_time() - begun < 0.2
+
+
+def test_usable_replies_are_in_the_right_language_and_say_something() -> None:
+    asked = "Warum regnet es? Erkläre es in zwei oder drei Sätzen."
+    question = Question("ask/rain/de", "de", "de", asked)
+    texts = {
+        "a@x": "Wasser verdunstet, steigt auf, wird zu Wolken und fällt als Regen zur Erde.",
+        "b@x": asked,
+        "c@x": "Es regnet und regnet und regnet. " * 8,
+        "d@x": "Water evaporates, rises, becomes clouds and falls to the ground as rain.",
+    }
+    found = Results(Plan("ask", tuple(texts), (question,)))
+    for name, text in texts.items():
+        found.cells[question.id, name] = Cell(question.id, name, text)
+    shares = [row.usable.value for row in scores.table(found) if row.usable]
+    assert shares == [1, 0, 0, 0]

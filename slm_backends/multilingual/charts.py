@@ -39,6 +39,7 @@ def drawn(results: Results, counts: Sequence[Counts] = ()) -> tuple[Chart, ...]:
     """All charts for which there is something to draw."""
     made = (
         fidelity(results),
+        usable(results),
         token_premium(results, counts),
         sent_premium(results, {found.deployment for found in counts}),
         correctness(results),
@@ -126,6 +127,20 @@ def sent_premium(results: Results, known: Collection[str] = ()) -> Chart | None:
         for code, found in costs.items()
     ]
     return drawing.bars(frame, values, line=1)
+
+
+def usable(results: Results) -> Chart | None:
+    """How many replies somebody may have something of, with intervals."""
+    frame = _frame(
+        results,
+        "usable",
+        "Usable replies",
+        "share usable",
+        "Replies in the right language, every line and word, that are neither empty nor mostly the "
+        "prompt again nor go round in circles / replies. Whether they are true is not in it. "
+        f"{_INTERVAL}",
+    )
+    return _intervals(results, frame, lambda row: row.usable, top=1)
 
 
 def correctness(results: Results) -> Chart | None:

@@ -110,6 +110,7 @@ _COLUMNS: Mapping[str, Callable[[Row], str]] = {
         words: lambda row, badge=badge: str(row.badges.get(badge, "") or "")  # type: ignore[misc]
         for badge, (words, _) in BADGES.items()
     },
+    "usable": lambda row: _share(row.usable.value if row.usable else None),
     "lines pass": lambda row: _share(row.rates.line),
     "words pass": lambda row: _share(row.rates.word),
     "both": lambda row: _share(row.rates.both),
@@ -141,7 +142,9 @@ def _table(results: Results) -> Iterator[str]:
         ],
     )
     yield (
-        "Replies are whole ones of those that were asked for; all else is of them. Lines pass: "
+        "Replies are whole ones of those that were asked for; all else is of them. Usable: in the "
+        "right language, and neither empty, mostly the prompt, nor going round in circles; whether "
+        "they are true is not in it. Lines pass: "
         "replies whose every line is in the wanted language, of those with a line that can be "
         "judged. Words pass: of these, replies free of English words, where the wanted language "
         "has another script than Latin. Both: their harmonic mean (Marchisio et al. 2024, arXiv "

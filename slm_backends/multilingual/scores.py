@@ -39,6 +39,8 @@ FLAGS: Mapping[str, str] = {
     "short": "less than half as long as the reference, or as half of the replies to this prompt",
     "long": "more than twice as long as the reference, or as half of the replies to this prompt",
 }
+#: Of a reply with one of these flags nobody has anything, whatever its language.
+USELESS = frozenset({"empty", "echoes", "repeats"})
 _HALF = 2.0  # times the usual length, or a part of it
 _CHARACTERS = 20  # that a length must differ by at least
 _REPLIES = 3  # of a prompt that have a usual length
@@ -73,6 +75,7 @@ class Row:
     asked, done, failed  questions; done are those with a whole reply, which all else is of
     badges     fidelity's badge -> replies
     rates      fidelity's pass rates; `line` is that by line, with its interval
+    usable     share of replies in the right language, line and word, without a flag of USELESS
     checked    replies to questions with an answer: correct, wrong, or with no number found
     accuracy   correct / checked, 0 to 1
     chrf, chrf_plus  over all replies with a reference together, 0 to 100
@@ -88,6 +91,7 @@ class Row:
     badges: Mapping[str, int]
     rates: Rates
     line: Interval | None
+    usable: Interval | None
     checked: int
     correct: int
     not_found: int
@@ -221,6 +225,7 @@ def _row(
         badges={badge: badges[badge] for badge in BADGES if badges[badge]},
         rates=pass_rates(found.fidelity for found in scores),
         line=_measured("language", pairs),
+        usable=_measured("usable", pairs),
         checked=len(checked),
         correct=sum(found.correct is True for found in checked),
         not_found=sum(found.correct is None for found in checked),
@@ -245,6 +250,11 @@ def _line(question: Question, cell: Cell) -> bool | None:
     return fidelity(cell.text, question.expected).line_pass
 
 
+def _usable(question: Question, cell: Cell) -> bool:
+    found = score(question, cell)
+    return found.fidelity.badge == "right" and USELESS.isdisjoint(found.flags)
+
+
 def _correct(question: Question, cell: Cell) -> bool | None:
     return score(question, cell).correct is True if question.answer else None
 
@@ -261,6 +271,7 @@ def _speed(question: Question, cell: Cell) -> float | None:
 #: measure -> what it is called, its unit, what a question counts with, and what many make
 MEASURES: Mapping[str, tuple[str, str, Callable[[Question, Cell], Any], noise.Statistic]] = {
     "language": ("replies in the right language", "%", _line, noise.mean),
+    "usable": ("usable replies", "%", _usable, noise.mean),
     "correct": ("correct numbers", "%", _correct, noise.mean),
     "chrF": ("chrF", "", _counts, overlap.corpus_chrf),
     "chrF++": ("chrF++", "", _counts, overlap.corpus_chrf_plus),

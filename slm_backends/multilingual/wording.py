@@ -50,7 +50,10 @@ def repetition(text: str) -> float:
 
 
 def echoes(text: str, prompt: str) -> bool:
-    """Whether half of a text's n-grams, those of `repetition`, or more stand in its prompt."""
+    """Whether half of a text's n-grams, those of `repetition`, or more stand in its prompt. One
+    sentence of a long prompt is a summary, and no echo: a text has to be half as long."""
+    if 2 * len(text) < len(prompt):
+        return False
     grams, given = _grams(text), set(_grams(prompt))
     return bool(grams) and 2 * sum(gram in given for gram in grams) >= len(grams)
 

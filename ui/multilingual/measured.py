@@ -20,7 +20,7 @@ from ui.multilingual.cells import BADGES
 from ui.picker import label
 
 #: measure -> what its values are multiplied with to be shown
-_SHOWN = {"language": 100, "correct": 100}
+_SHOWN = {"language": 100, "usable": 100, "correct": 100}
 
 
 def draw(results: Results) -> None:
@@ -30,7 +30,8 @@ def draw(results: Results) -> None:
     st.dataframe(_told(rows), hide_index=True, key="ml_table")
     st.caption(
         "Lines and words are the shares of replies that pass, as the Language Confusion Benchmark "
-        "counts them. In brackets: 95 % intervals. Times and speeds are medians."
+        "counts them. Usable: in the right language, and neither empty, nor the prompt again, nor "
+        "going round in circles. In brackets: 95 % intervals. Times and speeds are medians."
     )
     if len(results.plan.deployments) > 1:
         _draw_verdicts(scores.verdicts(results))
@@ -51,6 +52,7 @@ def row(found: Row) -> dict[str, Any]:
             for kind in ("right", "mixed", "english", "other", "unclear")
         },
         "Failed": found.failed,
+        "Usable": _percent(found.usable.value if found.usable else None),
         "Lines": _percent(rates.line),
         "Words": _percent(rates.word),
         "Correct": f"{found.correct} of {found.checked}" if found.checked else None,
