@@ -135,13 +135,17 @@ def repeated(file: Path) -> Plan:
 
 
 def run(results: Results, file: Path, *, as_json: bool, report_file: str) -> int:
-    """Work through what is missing, print what came of it. The exit code: 1 where a cell failed."""
+    """Work through what is missing, print what came of it. The exit code: 1 where a cell failed,
+    or the file cannot be written any more. Raises SLMError where it never can."""
     campaign = Campaign(results, file)
     status = Status(sys.stderr)
     begun = time.monotonic()
     wanted = [key for key in results.missing if key not in results.cells]
     try:
         campaign.start(wanted)
+        if not campaign.kept:  # from the first moment: a night's work would be lost
+            campaign.stop()
+            raise SLMError(campaign.problem)
         while not campaign.wait(LOOK_EVERY):
             status.show(*_told(campaign.progress))
     except KeyboardInterrupt:
@@ -159,11 +163,13 @@ def run(results: Results, file: Path, *, as_json: bool, report_file: str) -> int
     if report_file:
         _write_report(results, Path(report_file))
     left = len(results.missing) - len(results.failed)
-    say(f"{duration(time.monotonic() - begun)}; kept in {file}")
+    kept = "" if campaign.problem else f"; kept in {file}"
+    say(f"{duration(time.monotonic() - begun)}{kept}")
     if left:
-        say(f"{left:,} are left: python -m slm_backends multilingual --resume {file}")
+        again = f": python -m slm_backends multilingual --resume {file}" if kept else ""
+        say(f"{left:,} are left{again}")
         return STOPPED
-    return 1 if results.failed else 0
+    return 1 if results.failed or campaign.problem else 0
 
 
 def _told(progress: Progress) -> tuple[str, str]:

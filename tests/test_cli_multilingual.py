@@ -19,6 +19,7 @@ from slm_backends.chat import Sampling
 from slm_backends.errors import BadRequest, NotFound
 from slm_backends.multilingual import results as files
 from slm_backends.multilingual.plan import Plan
+from slm_backends.multilingual.results import Results
 
 QUICK = "fake@tokens=9,rate=0,first=0,text=plain"
 SLOW = "fake@tokens=20,rate=20,first=0,text=plain"
@@ -166,6 +167,26 @@ def test_ctrl_c_keeps_the_file_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert f"multilingual --resume {out}" in errors
 
 
+def test_a_file_that_cannot_be_kept_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, times = files.write, []
+
+    def full_at_the_end(results: Results, file: Path) -> None:
+        times.append(file)
+        if len(times) > 1:
+            raise OSError(28, "No space left on device")
+        write(results, file)
+
+    monkeypatch.setattr(files, "write", full_at_the_end)
+    results = Results(asked())
+    code = cli_multilingual.run(results, tmp_path / "run.jsonl", as_json=False, report_file="")
+    said = capsys.readouterr()
+    assert code == 1 and results.complete and "German" in said.out
+    assert "run.jsonl cannot be written: No space left on device." in said.err
+    assert "kept in" not in said.err
+
+
 # --- wrong usage ----------------------------------------------------------------------------------
 
 
@@ -183,3 +204,10 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert out.read_text(encoding="utf-8") == "mine"
     done = slm("multilingual", "--resume", str(out))
     assert done.returncode == 1 and "is no file of results" in done.stderr
+
+
+def test_where_no_file_can_be_nothing_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    done = slm("multilingual", QUICK, "--out", str(tmp_path / "file" / "run.jsonl"))
+    assert done.returncode == 1 and "run.jsonl cannot be written" in done.stderr
+    assert "replies" not in done.stderr

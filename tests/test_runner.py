@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -87,10 +90,27 @@ def cut_off(wanted: Plan, file: Path) -> Results:
     return read
 
 
+def test_a_worker_that_dies_takes_only_what_it_was_writing(
+    embedded: tuple[str, ...], _workers: None
+) -> None:
+    name = embedded[0]
+    campaign = Campaign(Results(plan(name, QUICK, at_once=2, count=8)))
+    campaign.start()
+    until(lambda: campaign.results.plan.keys[0] in campaign.results.cells, "a reply")
+    until(lambda: any(r.state == "decoding" for r in campaign.live().values()), "another")
+    (pid,) = [worker.pid for worker in selector.workers() if worker.deployment_id == name]
+    os.kill(pid, signal.SIGKILL)
+    results = finished(campaign)
+    assert 1 <= len(results.failed) <= 2
+    assert all("The process that held" in results.cells[key].error for key in results.failed)
+    campaign.start(results.failed)
+    assert finished(campaign).complete
+
+
 def test_a_run_that_was_cut_off_and_resumed_is_as_one_that_was_not(
     embedded: tuple[str, ...], _workers: None, tmp_path: Path
 ) -> None:
-    wanted = plan(embedded[0])
+    wanted = plan(embedded[0], at_once=2)
     whole = Campaign(Results(wanted))
     whole.start()
     finished(whole)
@@ -107,7 +127,7 @@ def test_what_was_answered_before_the_cut_is_not_asked_again(
     # With OpenVINO texts may differ from an uncut run's: the last digits of what it computes depend
     # on what it has cached, and on what is computed beside it.
     file = tmp_path / "run.jsonl"
-    read = cut_off(plan(embedded[1]), file)
+    read = cut_off(plan(embedded[1], at_once=2), file)
     before = dict(read.cells)
     resumed = Campaign(read, file)
     resumed.start()
@@ -151,6 +171,23 @@ def test_stop_ends_it_at_once_and_keeps_whole_replies_only() -> None:
     assert {key[1] for key in campaign.results.cells} == {QUICK}
     assert not campaign.live()
     assert campaign.progress.doing == "" and campaign.progress.seconds_left is None
+
+
+def test_stop_also_ends_what_has_hardly_begun(tmp_path: Path) -> None:
+    for _ in range(20):
+        campaign = Campaign(Results(plan(SLOW)), tmp_path / "run.jsonl")
+        campaign.start()
+        campaign.stop()
+        assert campaign.wait(5)
+        assert not campaign.results.cells
+
+
+def test_wait_gives_up_in_time() -> None:
+    campaign = Campaign(Results(plan(SLOW)))
+    campaign.start()
+    assert not campaign.wait(0.05)
+    campaign.stop()
+    assert campaign.wait(PATIENCE)
 
 
 def test_a_second_start_does_nothing_while_it_runs() -> None:
@@ -216,6 +253,42 @@ def test_a_run_goes_on_without_its_file_where_the_disk_is_full(
     campaign.start()
     assert finished(campaign).complete
     assert campaign.problem.startswith("run.jsonl cannot be written: No space left on device.")
+
+
+def test_what_no_longer_fits_on_the_disk_is_not_lost_from_memory(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    campaign = Campaign(Results(plan(QUICK, count=50)), file)
+    files.write(campaign.results, file)
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 3_000, most))
+    try:
+        campaign.start()
+        assert finished(campaign).complete
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert campaign.problem.startswith("run.jsonl cannot be written: File too large.")
+    kept = files.read(file.read_bytes())
+    assert 0 < len(kept.cells) < 50 and len(kept.damaged) == 1  # which can be gone on with
+    assert [item.name for item in tmp_path.iterdir()] == ["run.jsonl"]
+
+
+def test_where_there_is_room_again_at_the_end_all_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, times = files.write, []
+
+    def full_at_first(results: Results, file: Path) -> None:
+        times.append(file)
+        if len(times) == 1:
+            raise OSError(28, "No space left on device")
+        write(results, file)
+
+    monkeypatch.setattr(files, "write", full_at_first)
+    file = tmp_path / "run.jsonl"
+    campaign = Campaign(Results(plan(QUICK)), file)
+    campaign.start()
+    assert finished(campaign).complete and not campaign.problem
+    assert files.read(file.read_bytes()).cells == campaign.results.cells
 
 
 def test_two_runs_never_write_one_file(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ Knows Runs and memory. Knows no page: who watches asks for `progress` and `live(
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ BUSY_SECONDS = 1.0  # until a worker whose line is full is asked again
 BUSY_TIMES = 60  # at most
 #: After one of these there is no use in asking the same deployment the next question,
 HOPELESS = (MemoryExceeded, NotFetched, NotFound, NotInstalled, Unauthorized, Unsupported)
-#: and after so many of these in a row.
+#: and after so many times in a row that it was found ended.
 DEAD = (WorkerDied, Unavailable)
 DEAD_TIMES = 3
 
@@ -76,7 +77,7 @@ class _Lane:
     ready       when it began to answer, its load behind it; 0 before a reply of it has ended
     ended       replies, of `characters` together
     left        questions without a reply
-    dead        replies in a row that failed as those of something that has ended
+    dead, died  how often in a row it was found ended, and when the last time
     """
 
     id: str
@@ -87,6 +88,7 @@ class _Lane:
     characters: int = 0
     left: int = field(init=False)
     dead: int = 0
+    died: float = 0.0
 
     def __post_init__(self) -> None:
         self.left = len(self.waiting)
@@ -101,6 +103,7 @@ class Campaign:
     but `wait`.
 
     problem  why nothing can be written to the file any more; empty: all is well
+    kept     whether the file could be begun at the last start
     """
 
     def __init__(
@@ -111,11 +114,13 @@ class Campaign:
     ) -> None:
         self.results = results
         self.problem = ""
+        self.kept = False
         self._file = file
         self._access = access
         self._lock = threading.Lock()
         self._future: Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         self._live: dict[Key, Run] = {}
         self._groups: list[list[_Lane]] = []
         self._stream: TextIO | None = None
@@ -134,7 +139,6 @@ class Campaign:
             if self.running:
                 return
             wanted = set(self.results.missing if only is None else only)
-            self._claim_file()
             lanes = [
                 _Lane(
                     deployment,
@@ -143,13 +147,16 @@ class Campaign:
                 )
                 for deployment in self.results.plan.deployments
             ]
-            self._groups = _groups([lane for lane in lanes if lane.waiting])
+            groups = _groups([lane for lane in lanes if lane.waiting])
+            self._claim_file()
+            self._groups, self._stopping = groups, False
             self._future = background.submit(self._work())
 
     def stop(self) -> None:
         """End what is under way; replies that are not whole are not kept."""
 
         def cancel() -> None:
+            self._stopping = True  # also where it has not begun yet
             if self._task is not None:
                 self._task.cancel()
 
@@ -158,8 +165,9 @@ class Campaign:
     def wait(self, timeout: float | None = None) -> bool:
         """Block until nothing runs any more, or for `timeout` seconds; whether that is so."""
         if self._future is not None:
-            with contextlib.suppress(TimeoutError):
-                self._future.result(timeout)
+            ended, _ = concurrent.futures.wait((self._future,), timeout)
+            for future in ended:
+                future.result()  # a defect of ours is not passed over
         return not self.running
 
     def live(self) -> dict[Key, Reply]:
@@ -220,6 +228,7 @@ class Campaign:
     # --- the file ---------------------------------------------------------------------------------
 
     def _claim_file(self) -> None:
+        self.problem, self.kept = "", False
         if self._file is None:
             return
         claim = FileLock(f"{self._file}.lock", timeout=0, thread_local=False)
@@ -234,10 +243,11 @@ class Campaign:
             self._lost(error)
         else:
             self._claim = claim
+            self.kept = True
 
     def _open(self) -> None:
         """In the plan's order, to be gone on with: what was damaged in it is gone."""
-        if self._file is None:
+        if self._claim is None or self._file is None:
             return
         try:
             files.write(self.results, self._file)
@@ -255,18 +265,21 @@ class Campaign:
             self._lost(error)
 
     def _close(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None and self._file is not None:
-            try:
-                stream.close()
-                files.write(self.results, self._file)
-            except OSError as error:
-                self._lost(error)
+        """Everything at once, in order: where there was no room before there may be some now."""
         claim, self._claim = self._claim, None
-        if claim is not None:
-            claim.release()
-            with contextlib.suppress(OSError):
-                Path(claim.lock_file).unlink()
+        if claim is None or self._file is None:
+            return
+        try:
+            if self._stream is not None:
+                self._stream.close()
+            files.write(self.results, self._file)
+            self.problem = ""
+        except OSError as error:
+            self._lost(error)
+        self._stream = None
+        with contextlib.suppress(OSError):  # while it is ours: a moment later it is another's
+            Path(claim.lock_file).unlink()
+        claim.release()
 
     def _lost(self, error: OSError) -> None:
         """The run goes on without its file."""
@@ -275,26 +288,27 @@ class Campaign:
             with contextlib.suppress(OSError):
                 stream.close()
         name = self._file.name if self._file is not None else ""
-        self.problem = f"{name} cannot be written: {error.strerror or error}. Download the results."
+        self.problem = f"{name} cannot be written: {error.strerror or error}."
 
     # --- on the background loop -------------------------------------------------------------------
 
     async def _work(self) -> None:
-        self._task = asyncio.current_task()
-        self._open()
         lanes = [lane for group in self._groups for lane in group]
-        servers = [self._ask_all(lane) for lane in lanes if not lane.local]
         try:
-            await asyncio.gather(self._ask_locals(), *servers)
+            await asyncio.to_thread(self._open)
+            self._task = asyncio.current_task()
+            if not self._stopping:
+                servers = (self._ask_all(lane) for lane in lanes if not lane.local)
+                await _together(self._ask_locals(), *servers)
         except asyncio.CancelledError:
             pass  # stopped: what was under way has ended
         finally:
             self._task = None
-            self._close()
+            await asyncio.to_thread(self._close)
 
     async def _ask_locals(self) -> None:
         for group in self._groups:
-            await asyncio.gather(*(self._ask_all(lane) for lane in group if lane.local))
+            await _together(*(self._ask_all(lane) for lane in group if lane.local))
 
     async def _ask_all(self, lane: _Lane) -> None:
         try:
@@ -308,16 +322,11 @@ class Campaign:
             while lane.waiting:
                 await self._ask(lane, lane.waiting.popleft(), backend)
 
-        asking = [asyncio.ensure_future(ask_on()) for _ in range(min(at_once, lane.left))]
-        try:
-            await asyncio.gather(*asking)
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+        await _together(*(ask_on() for _ in range(min(at_once, lane.left))))
 
     async def _ask(self, lane: _Lane, question: Question, backend: Backend) -> None:
         key = question.id, lane.id
+        begun = time.monotonic()
         for _ in range(BUSY_TIMES):
             reply = await self._reply(key, question, backend)
             if not isinstance(reply.error, Busy) or not lane.local:
@@ -331,7 +340,10 @@ class Campaign:
             self.results.abouts[lane.id] = reply.about
             self._write(files.about_line(lane.id, reply.about))
         self._keep(Cell.of(key, reply))
-        lane.dead = lane.dead + 1 if isinstance(reply.error, DEAD) else 0
+        if not isinstance(reply.error, DEAD):
+            lane.dead = 0
+        elif begun >= lane.died:  # those beside it ended with it, and are not counted
+            lane.dead, lane.died = lane.dead + 1, time.monotonic()
         if isinstance(reply.error, HOPELESS) or lane.dead >= DEAD_TIMES:
             assert reply.error is not None
             self._give_up(lane, reply.error)
@@ -365,6 +377,17 @@ class Campaign:
     def _keep(self, cell: Cell) -> None:
         self.results.cells[cell.key] = cell
         self._write(files.cell_line(cell))
+
+
+async def _together(*parts: Awaitable[None]) -> None:
+    """All at the same time. Where one fails or this is cancelled, none goes on."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _groups(lanes: Sequence[_Lane]) -> list[list[_Lane]]:

@@ -26,7 +26,8 @@ def draw(campaign: Campaign, again: Callable[[], None], *, esc: bool) -> None:
     """The line and its buttons. `again` begins the same run anew; with `esc`, that key stops it."""
     problems.draw(PLACE)
     if campaign.problem:
-        st.warning(literal(campaign.problem), icon=":material/warning:")
+        told = f"{literal(campaign.problem)} Download the results."
+        st.warning(told, icon=":material/warning:")
     if campaign.running:
         st.fragment(_going_on, run_every=EVERY)(campaign, esc)
     else:
