@@ -48,6 +48,7 @@ class Model:
     """Weights with a name. `parameters` and `context` are counts (of numbers, of tokens).
 
     active      parameters that work on one token, of a mixture of experts; 0 where all do
+    experts, chosen  of a mixture: how many each layer has, and how many of them work on a token
     layers, kv_heads, head_size  what the key-value cache of a token is made of, 0 where unknown
     sight       how a picture becomes tokens: a name of picture_tokens.SIGHTS; empty: not known
     template    one exchange as it reaches the weights, with {system} and {user} in it
@@ -61,6 +62,8 @@ class Model:
     family: str = ""
     parameters: int = 0
     active: int = 0
+    experts: int = 0
+    chosen: int = 0
     context: int | None = None
     inputs: tuple[str, ...] = ("text",)
     languages: tuple[str, ...] = ()
@@ -267,6 +270,8 @@ class _Reader(entries.File):
         model = entries.make(Model, entry_id, entry)
         if model.parameters and model.active > model.parameters:
             raise entries.Mistake("active must not be more than parameters", "active")
+        if not 0 <= model.chosen <= model.experts or bool(model.chosen) != bool(model.experts):
+            raise entries.Mistake("a mixture has experts, of which some are chosen", "chosen")
         for code in model.languages:
             if not re.fullmatch(r"[a-z]{2,3}", code):
                 raise entries.Mistake(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from slm_backends.errors import BadRequest, Unsupported
+from slm_backends.routing import Experts, Routed
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
@@ -190,11 +191,15 @@ def checked(parameter: Parameter, value: Any) -> int | float:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation whose last turn is the user's, and how to answer it."""
+    """A conversation whose last turn is the user's, and how to answer it.
+
+    `experts` asks a mixture of experts which of them work on each token, and may limit them.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     top_logprobs: int | None = None
+    experts: Experts | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
@@ -234,12 +239,15 @@ class ChatRequest:
 @dataclass(frozen=True)
 class Capabilities:
     """What a backend honours. `context` is in tokens, None where a server does not say; `images` is
-    how many a conversation may have."""
+    how many a conversation may have; with `routing` it tells which experts worked, and with `knife`
+    it lets them be limited."""
 
     sampling: frozenset[str]
     context: int | None = None
     images: int = 0
     logprobs: bool = False
+    routing: bool = False
+    knife: bool = False
 
     def check(self, request: ChatRequest) -> None:
         """Raise Unsupported for the first thing asked that would be dropped."""
@@ -252,6 +260,12 @@ class Capabilities:
             )
         if request.top_logprobs is not None and not self.logprobs:
             raise Unsupported("This deployment does not give log-probabilities.", field="logprobs")
+        if request.experts is not None and not self.routing:
+            raise Unsupported(
+                "This deployment does not tell which experts worked.", field="experts"
+            )
+        if request.experts is not None and request.experts.cuts and not self.knife:
+            raise Unsupported("This deployment's experts cannot be limited.", field="experts")
         images = sum(len(message.images) for message in request.messages)
         if images > self.images:
             most = {0: "no images", 1: "one image"}.get(self.images, f"{self.images} images")
@@ -376,7 +390,7 @@ class Finished:
     timings: Timings | None = None
 
 
-Event = Loading | Queued | Held | Prefill | Looking | Delta | Finished
+Event = Loading | Queued | Held | Prefill | Looking | Routed | Delta | Finished
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,14 @@ class LocalBackend:
         self.held = 0  # bytes that are set aside for the worker
         self.last_used = 0.0
         self.loads = 0  # how often a worker was started, for those who count
+        mixed = bool(deployment.model.experts) and engines.gives_routing(deployment.runtime)
         self.capabilities = Capabilities(
             engines.sampling_fields(deployment.runtime),
             fit.context(deployment),
             images=deployment.images,
             logprobs=engines.gives_logprobs(deployment.runtime),
+            routing=mixed,
+            knife=mixed,
         )
         self.worker: WorkerProcess | None = None
         self._memory = memory

@@ -30,6 +30,7 @@ from slm_backends.chat import (
     Timings,
 )
 from slm_backends.errors import SLMError
+from slm_backends.routing import Routed
 
 State = Literal["queued", "loading", "prefill", "decoding", "done", "stopped", "failed"]
 ENDED: frozenset[State] = frozenset({"done", "stopped", "failed"})
@@ -55,6 +56,7 @@ class Reply:
     server         the server's own times and counts, None where it sends none
     cached_tokens  None where the runtime does not say
     logprobs       of the reply's tokens, where the request asked for them
+    routing        which experts worked on the tokens so far, where the request asked for that
     """
 
     state: State = "queued"
@@ -82,6 +84,7 @@ class Reply:
     server: Timings | None = None
     about: About = About()
     logprobs: tuple[Logprob, ...] = ()
+    routing: tuple[Routed, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -117,6 +120,7 @@ class Run:
         self._reply = Reply(about=backend.about)
         self._pieces: list[str] = []
         self._logprobs: list[Logprob] = []
+        self._routing: list[Routed] = []
         self._begun = time.perf_counter()
         self._roomy_at = self._begun
         self._loaded_at = self._begun
@@ -137,7 +141,11 @@ class Run:
             return reply
         age = time.perf_counter() - self._begun
         return replace(
-            reply, text="".join(self._pieces), logprobs=tuple(self._logprobs), total_s=age
+            reply,
+            text="".join(self._pieces),
+            logprobs=tuple(self._logprobs),
+            routing=tuple(self._routing),
+            total_s=age,
         )
 
     def cancel(self) -> None:
@@ -220,6 +228,8 @@ class Run:
             self._reply = replace(reply, state="prefill", queue_s=now - self._loaded_at)
         elif isinstance(event, Looking):
             self._reply = replace(reply, looking=event)
+        elif isinstance(event, Routed):
+            self._routing.append(event)
         elif isinstance(event, Delta):
             self._grow(event, now)
         else:
@@ -262,6 +272,7 @@ class Run:
             state=state,
             text="".join(self._pieces),
             logprobs=tuple(self._logprobs),
+            routing=tuple(self._routing),
             error=error,
             finish_reason=finish_reason or self._reply.finish_reason,
             total_s=time.perf_counter() - self._begun,

@@ -34,6 +34,7 @@ class ScriptedEngine:
     device = "none"
     context = 1_000
     eos = frozenset({EOS})
+    mixture = None
 
     def __init__(
         self, script: Callable[[list[int]], list[int]] = lambda prompt: [], max_active: int = 4

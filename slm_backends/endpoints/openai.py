@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from dataclasses import asdict
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -141,9 +142,11 @@ class OpenAIBackend:
 
         explicit = frozenset() if self._ours else self.capabilities.sampling
         pictured = any(message.images for message in request.messages)
-        extra = {"timings_per_token": True} if self._ours else {}
+        extra: dict[str, Any] = {"timings_per_token": True} if self._ours else {}
         if self._ours and pictured:
             extra["return_progress"] = True
+        if request.experts is not None:
+            extra["experts"] = asdict(request.experts)
         illustrated = self._inline_images and pictured
         inline = illustrated and bool(self._inline)
         first: SLMError | None = None

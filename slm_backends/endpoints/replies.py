@@ -6,6 +6,7 @@ Knows which parts of it servers leave out, or send otherwise. Does not know how 
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from slm_backends.chat import Delta, Event, Finished, Logprob, Looking, Prefill,
 from slm_backends.endpoints import failures
 from slm_backends.endpoints.incoming import Incoming, check_length
 from slm_backends.errors import Filtered, SLMError, StreamBroken
+from slm_backends.routing import Routed
 
 
 async def streamed(chunks: Any, refused: Callable[[Any], SLMError]) -> AsyncGenerator[Event, None]:
@@ -37,6 +39,8 @@ async def streamed(chunks: Any, refused: Callable[[Any], SLMError]) -> AsyncGene
                 yield Prefill()
             if looking := looking_of((chunk.model_extra or {}).get("prompt_progress")):
                 yield looking
+            if routed := routed_of((chunk.model_extra or {}).get("routing")):
+                yield routed
             text = (choice.delta and choice.delta.content) or ""
             logprobs = logprobs_of(choice.logprobs) if choice.logprobs else ()
             if text or logprobs:
@@ -111,6 +115,15 @@ def looking_of(sent: Any) -> Looking | None:
     if not isinstance(sent, dict) or not all(type(sent.get(name)) is int for name in names):
         return None
     return Looking(**{name: sent[name] for name in names})
+
+
+def routed_of(sent: Any) -> Routed | None:
+    """What a worker of ours tells of its experts."""
+    if not isinstance(sent, dict):
+        return None
+    arrays = {name: base64.b64decode(sent[name]) for name in ("chosen", "weights", "scores")}
+    listed = {name: tuple(sent[name]) for name in ("ids", "tokens")}
+    return Routed(**(sent | arrays | listed))
 
 
 def timings_of(sent: Any) -> Timings | None:

@@ -12,10 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from slm_backends.chat import Looking, Sampling, Timings
 from slm_backends.errors import Busy, SLMError
-from slm_backends.worker.engines import Engine, Token
+from slm_backends.routing import Experts
+from slm_backends.worker.engines import Engine, Fired, Token
 from slm_backends.worker.pieces import Piece
 from slm_backends.worker.text import ReplyText
 
@@ -52,7 +54,7 @@ class Ended:
     error: SLMError | None = None
 
 
-Update = Started | Looking | Text | Ended
+Update = Started | Looking | Fired | Text | Ended
 
 
 class Told:
@@ -97,6 +99,8 @@ class Job:
     notify: Callable[[Update], None]
     top_logprobs: int | None = None
     pieces: Sequence[Piece] = ()
+    experts: Experts | None = None
+    written: Sequence[int] = ()
     key: int = 0
     asked: float = field(default_factory=time.perf_counter)
     admitted: float = 0.0
@@ -106,6 +110,7 @@ class Job:
     cached: int | None = None
     unsent: str = ""
     sent: float = 0.0
+    fired: list[Fired] = field(default_factory=list)
     told: Told | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,6 +120,12 @@ class Job:
     def news(self) -> bool:
         """Whether there is something to send."""
         return bool(self.unsent or (self.told and self.told.unsent))
+
+    def tell_fired(self) -> None:
+        """Send what worked on the tokens since the last time."""
+        for whole in joined(self.fired):
+            self.notify(whole)
+        self.fired = []
 
     def timings(self) -> Timings:
         now = time.perf_counter()
@@ -126,6 +137,26 @@ class Job:
             queue_ms=1000 * ((self.admitted or now) - self.asked),
             cache_n=self.cached,
         )
+
+
+def joined(fired: Sequence[Fired]) -> list[Fired]:
+    """As few of them as say the same: those that follow each other in one."""
+    found: list[list[Fired]] = []
+    place = -1
+    for part in fired:
+        if part.start != place:
+            found.append([])
+        found[-1].append(part)
+        place = part.start + len(part.ids)
+    return [
+        Fired(
+            parts[0].start,
+            [token for part in parts for token in part.ids],
+            parts[0].k,
+            *(b"".join(arrays) for arrays in zip(*(part[3:] for part in parts), strict=True)),
+        )
+        for parts in found
+    ]
 
 
 class Scheduler:
@@ -216,22 +247,29 @@ class Scheduler:
     def _admit(self, job: Job) -> None:
         job.admitted = time.perf_counter()
         try:
-            pieces = (job.pieces,) if job.pieces else ()  # text engines know of none
+            # Engines know nothing of what they are never given.
+            more: dict[str, Any] = {"pieces": job.pieces} if job.pieces else {}
+            if job.experts is not None:
+                more |= {"experts": job.experts, "written": job.written}
             job.cached = self._engine.admit(
-                job.key, job.prompt, job.sampling, job.top_logprobs, *pieces
+                job.key, job.prompt, job.sampling, job.top_logprobs, **more
             )
             job.notify(Started())
             time.sleep(LET_GO)
         except Exception as error:
             self._fail(job, error)
 
-    def _advance(self, job: Job, tokens: list[Token] | Looking | Exception) -> None:
+    def _advance(self, job: Job, tokens: list[Token] | Looking | Fired | Exception) -> None:
         """Grow one job; what goes wrong with it is not the others' business."""
         try:
             if isinstance(tokens, Exception):
                 raise tokens
             if isinstance(tokens, Looking):
                 job.notify(tokens)
+            elif isinstance(tokens, Fired):
+                job.fired.append(tokens)
+                if len(tokens.ids) > 1:  # a piece of the prompt: large, and the next takes a while
+                    job.tell_fired()
             else:
                 self._grow(job, tokens)
         except Exception as error:
@@ -263,11 +301,13 @@ class Scheduler:
         now = time.perf_counter()
         every = UPDATE_EVERY * max(1.0, len(self._active) / CHUNKS_FOR)
         if job.news and (reason or now - job.sent >= every):
+            job.tell_fired()
             job.notify(Text(job.unsent, job.timings(), job.told.take() if job.told else ()))
             if not job.sent:
                 time.sleep(LET_GO)
             job.unsent, job.sent = "", now
         if reason:
+            job.tell_fired()
             self._end(job, Ended(reason, job.timings()))
 
     def _end(self, job: Job, ended: Ended) -> None:

@@ -36,9 +36,17 @@ from slm_backends.errors import (
     Unavailable,
 )
 from slm_backends.worker import engines, wire
-from slm_backends.worker.engines import Token
+from slm_backends.worker.engines import Fired, Mixture, Token
 from slm_backends.worker.pieces import Piece
-from slm_backends.worker.scheduler import Ended, Job, Scheduler, Started, Text, Update
+from slm_backends.worker.scheduler import (
+    Ended,
+    Job,
+    Scheduler,
+    Started,
+    Text,
+    Update,
+    joined,
+)
 from slm_backends.worker.text import ChatText
 
 MAX_BODY = 32 * 2**20  # bytes of a request: a long conversation, or several images
@@ -63,6 +71,7 @@ class Service:
             logprobs=engines.gives_logprobs(deployment.runtime),
         )
         self.about = About()
+        self.mixture: Mixture | None = None
         self.fraction, self.step = 0.0, "starting"
         self._folder = folder
         self._context = context
@@ -94,7 +103,15 @@ class Service:
                 else SLMError(f"{self.deployment.id} did not load: {error}")
             )
             raise self._failed from error
-        self.capabilities = replace(self.capabilities, context=engine.context, images=engine.images)
+        mixed = engine.mixture is not None
+        self.capabilities = replace(
+            self.capabilities,
+            context=engine.context,
+            images=engine.images,
+            routing=mixed,
+            knife=mixed,
+        )
+        self.mixture = engine.mixture
         self.about = About(
             self.deployment.runtime_name, engine.version, engine.device, self.deployment.artefact
         )
@@ -136,19 +153,24 @@ class Service:
             prompt = scheduler.lay_out(pieces)
         else:
             prompt = text.prompt(asked.request.messages)
-        request = self._fitted(asked, len(prompt))
+        experts = asked.request.experts
+        written = text.tokens(experts.reply) if experts is not None else []
+        request = self._fitted(asked, len(prompt), len(written))
         sampling = request.sampling
         reply = text.reply(sampling.stop)
-        job = Job(prompt, sampling, reply, notify, request.top_logprobs, pieces)
+        job = Job(prompt, sampling, reply, notify, request.top_logprobs, pieces, experts, written)
         scheduler.submit(job)
         return job
 
-    def _fitted(self, asked: wire.Asked, prompt_tokens: int) -> ChatRequest:
-        """The request with its room for a reply: what it asks, or all that is left."""
+    def _fitted(self, asked: wire.Asked, prompt_tokens: int, written: int) -> ChatRequest:
+        """The request with its room for a reply: as many tokens as are written for it, or what it
+        asks, or all that is left."""
         context = self.capabilities.context
         assert context is not None
         request = asked.request
-        if asked.open_ended:
+        if written:
+            request = replace(request, sampling=replace(request.sampling, max_tokens=written))
+        elif asked.open_ended:
             room = min(max(1, context - prompt_tokens), int(PARAMETERS["max_tokens"].maximum))
             request = replace(request, sampling=replace(request.sampling, max_tokens=room))
         if prompt_tokens + request.sampling.max_tokens > context:
@@ -253,30 +275,32 @@ class _Reply(Response):
     async def whole(self) -> Response:
         text = ""
         tokens: list[Token] = []
+        fired: list[Fired] = []
         async with aclosing(self._until_ended()) as updates:
             async for update in updates:
                 if isinstance(update, Text):
                     text += update.text
                     tokens += update.tokens
+                elif isinstance(update, Fired):
+                    fired.append(update)
                 elif isinstance(update, Ended):
-                    return self._completion(text, tokens, update)
+                    told = [self._written(whole) for whole in joined(fired)]
+                    made = self._completion(text, tokens, update)
+                    return JSONResponse(made | {"routing": told} if told else made)
         return Response(status_code=HUNG_UP)
 
-    def _completion(self, text: str, tokens: list[Token], ended: Ended) -> Response:
+    def _completion(self, text: str, tokens: list[Token], ended: Ended) -> dict[str, Any]:
         if ended.error is not None or ended.timings is None:
             raise ended.error or SLMError("The reply ended without a reason.")
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": ended.reason}
         if self._logprobs is not None:
             choice["logprobs"] = self._logprobs.write(tokens)
-        return JSONResponse(
-            self._object("chat.completion")
-            | {
-                "choices": [choice],
-                "usage": wire.write_usage(ended.timings),
-                "timings": wire.write_timings(ended.timings),
-            }
-        )
+        return self._object("chat.completion") | {
+            "choices": [choice],
+            "usage": wire.write_usage(ended.timings),
+            "timings": wire.write_timings(ended.timings),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -304,6 +328,8 @@ class _Reply(Response):
         if isinstance(update, Looking):
             progress = {"prompt_progress": wire.write_progress(update)}
             return [self._chunk({}) | progress] if self._asked.return_progress else []
+        if isinstance(update, Fired):
+            return [self._chunk({}) | {"routing": self._written(update)}]
         if isinstance(update, Text):
             chunk = self._chunk({"content": update.text})
             if self._logprobs is not None:
@@ -319,6 +345,10 @@ class _Reply(Response):
             return [last]
         usage = self._object("chat.completion.chunk") | {"choices": []}
         return [last, usage | {"usage": wire.write_usage(update.timings)}]
+
+    def _written(self, fired: Fired) -> dict[str, Any]:
+        assert self._service.mixture is not None
+        return wire.write_routing(fired, self._service.mixture, self._service.text.vocabulary)
 
     def _chunk(self, delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}

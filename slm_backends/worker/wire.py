@@ -24,7 +24,8 @@ from slm_backends.chat import (
     Timings,
 )
 from slm_backends.errors import BadRequest, SLMError, Unsupported
-from slm_backends.worker.engines import Token
+from slm_backends.routing import Experts
+from slm_backends.worker.engines import Fired, Mixture, Token
 from slm_backends.worker.vocabulary import Vocabulary
 
 # Accepted because they change nothing about the reply, whatever they say.
@@ -91,6 +92,7 @@ def read_request(body: Any) -> Asked:
     timings_per_token = _flag(body, "timings_per_token")
     return_progress = _flag(body, "return_progress")
     top_logprobs = _top_logprobs(body)
+    experts = _experts(body)
     for name, value in body.items():
         if name in _ONLY_NEUTRAL:
             if value not in _ONLY_NEUTRAL[name]:
@@ -99,7 +101,10 @@ def read_request(body: Any) -> Asked:
             raise Unsupported(f"There is no parameter called {name} here.", field=name)
     return Asked(
         request=ChatRequest(
-            tuple(_message(message) for message in messages), Sampling(**sampling), top_logprobs
+            tuple(_message(message) for message in messages),
+            Sampling(**sampling),
+            top_logprobs,
+            experts,
         ),
         model=model,
         open_ended="max_tokens" not in sampling,
@@ -125,6 +130,19 @@ def _top_logprobs(body: dict[str, Any]) -> int | None:
     if "top_logprobs" in body:
         raise BadRequest("top_logprobs needs logprobs to be true.", field="top_logprobs")
     return None
+
+
+def _experts(body: dict[str, Any]) -> Experts | None:
+    """A field of ours: that the routing is told, and how experts are limited."""
+    asked = body.pop("experts", None)
+    if asked is None:
+        return None
+    if not isinstance(asked, dict):
+        raise BadRequest("experts must be an object.", field="experts")
+    unknown = asked.keys() - {"k", "off", "reply"}
+    if unknown:
+        raise Unsupported(f"experts has no {min(unknown)!r}.", field="experts")
+    return Experts(**asked)
 
 
 def _message(message: Any) -> Message:
@@ -180,6 +198,21 @@ def write_progress(looking: Looking) -> dict[str, int]:
         "images": looking.images,
         "crop": looking.crop,
         "crops": looking.crops,
+    }
+
+
+def write_routing(fired: Fired, mixture: Mixture, vocabulary: Vocabulary) -> dict[str, Any]:
+    """routing.Routed as JSON, its arrays in base64: an object of ours."""
+    return {
+        "start": fired.start,
+        "ids": fired.ids,
+        "tokens": [vocabulary.piece(token).text for token in fired.ids],
+        "layers": mixture.layers,
+        "experts": mixture.experts,
+        "k": fired.k,
+        "chosen": base64.b64encode(fired.chosen).decode(),
+        "weights": base64.b64encode(fired.weights).decode(),
+        "scores": base64.b64encode(fired.scores).decode(),
     }
 
 

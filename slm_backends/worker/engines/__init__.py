@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from slm_backends.catalog import LOCAL_RUNTIMES
 from slm_backends.chat import Looking, Sampling
 from slm_backends.errors import NotInstalled
+from slm_backends.routing import Experts
 from slm_backends.worker.pieces import Piece
 
 Progress = Callable[[float, str], None]  # fraction of the load that is done, and what comes now
@@ -31,6 +32,26 @@ class Token(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
+class Fired(NamedTuple):
+    """Which experts worked on the tokens `ids`, the first of them at place `start`. Arrays as in
+    routing.Routed: what follows may be joined to it."""
+
+    start: int
+    ids: list[int]
+    k: int
+    chosen: bytes
+    weights: bytes
+    scores: bytes
+
+
+class Mixture(NamedTuple):
+    """Of a model with experts: `k` of `experts` work on a token in each of `layers`."""
+
+    layers: int
+    experts: int
+    k: int
+
+
 class Engine(Protocol):
     """One loaded model that advances several sequences together. Used by one thread only.
 
@@ -40,6 +61,7 @@ class Engine(Protocol):
     eos         token ids that end a reply
     max_active  sequences that it advances together at most
     images      that a prompt may have; 0: it reads text and is never given `pieces`
+    mixture     its experts; None: it has none, or cannot tell, and is never given `experts`
     """
 
     version: str
@@ -48,6 +70,7 @@ class Engine(Protocol):
     eos: frozenset[int]
     max_active: int
     images: int
+    mixture: Mixture | None
 
     def lay_out(self, pieces: Sequence[Piece]) -> list[int]:
         """The tokens of a prompt with pictures: each place that a picture takes holds a negative
@@ -63,6 +86,8 @@ class Engine(Protocol):
         sampling: Sampling,
         top_logprobs: int | None = None,
         pieces: Sequence[Piece] = (),
+        experts: Experts | None = None,
+        written: Sequence[int] = (),
     ) -> int | None:
         """Begin a sequence; how many tokens of the prompt need not be computed again, or None where
         the runtime does not say. `prompt` has at least one token; all fit in `context`. Where there
@@ -70,13 +95,16 @@ class Engine(Protocol):
 
         With `top_logprobs`, every Token carries its logprob and that many alternatives. Only asked
         of engines whose module says LOGPROBS.
+
+        With `experts`, what worked is told, limited as it says. The tokens `written` are then the
+        reply's first, whatever the model would have chosen.
         """
         ...
 
-    def step(self) -> Iterable[tuple[int, list[Token] | Looking | Exception]]:
+    def step(self) -> Iterable[tuple[int, list[Token] | Looking | Fired | Exception]]:
         """Advance every sequence a little; yield (key, new tokens), none while a prompt is read,
-        (key, Looking) when it has looked at a part of a picture, or (key, error) for one that
-        cannot go on. What it raises concerns all of them."""
+        (key, Looking) when it has looked at a part of a picture, (key, Fired) where that was asked,
+        or (key, error) for one that cannot go on. What it raises concerns all of them."""
         ...
 
     def release(self, key: int) -> None:
@@ -93,6 +121,11 @@ def sampling_fields(runtime: str) -> frozenset[str]:
 def gives_logprobs(runtime: str) -> bool:
     """Whether this runtime gives log-probabilities."""
     return bool(_module(runtime).LOGPROBS)
+
+
+def gives_routing(runtime: str) -> bool:
+    """Whether this runtime can tell which experts of a mixture worked, and limit them."""
+    return bool(getattr(_module(runtime), "ROUTING", False))
 
 
 def load(

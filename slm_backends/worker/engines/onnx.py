@@ -45,6 +45,7 @@ class OnnxEngine:
     """A folder with genai_config.json, on the device that is asked for or the best that works."""
 
     max_active = MAX_ACTIVE
+    mixture = None  # it has no Phi-MoE, and tells nothing of a router
 
     def __init__(
         self, folder: Path, progress: Progress, device: str = "", context: int | None = None

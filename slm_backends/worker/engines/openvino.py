@@ -51,6 +51,7 @@ class OpenVINOEngine:
     """
 
     max_active = MAX_ACTIVE
+    mixture = None  # it tells nothing of a router
 
     def __init__(self, folder: Path, progress: Progress, device: str, context: int | None) -> None:
         progress(0.1, "starting OpenVINO")

@@ -25,10 +25,15 @@ Row = Any  # a one-dimensional numpy array of floats, one a token of the vocabul
 
 
 class Sampler:
-    """Chooses the tokens of one reply and remembers them."""
+    """Chooses the tokens of one reply and remembers them. Those `written` come first, whatever the
+    logits say."""
 
     def __init__(
-        self, sampling: Sampling, prompt: Sequence[int], top_logprobs: int | None = None
+        self,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        top_logprobs: int | None = None,
+        written: Sequence[int] = (),
     ) -> None:
         import numpy
 
@@ -36,6 +41,7 @@ class Sampler:
         self._sampling = sampling
         self._prompt = prompt
         self._top = top_logprobs
+        self._written = iter(written)
         self._random = numpy.random.default_rng(sampling.seed)
         self._said: Row = None  # how often the reply has each token
         self._seen: Row = None  # whether prompt or reply have it
@@ -43,7 +49,10 @@ class Sampler:
     def pick(self, logits: Row) -> Token:
         """The next token. `logits` is not changed. ValueError if the highest is not a number."""
         logits = self._numpy.asarray(logits, dtype=self._numpy.float32)
-        chosen = self._choose(self._penalised(logits))
+        free = self._penalised(logits)
+        chosen = next(self._written, None)
+        if chosen is None:
+            chosen = self._choose(free)
         self._said[chosen] += 1
         self._seen[chosen] = True
         if self._top is None:

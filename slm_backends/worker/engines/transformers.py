@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import gc
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from slm_backends.chat import SAMPLING_FIELDS
 from slm_backends.errors import SLMError
+from slm_backends.routing import Experts
 from slm_backends.worker.engines import Progress
 from slm_backends.worker.engines.readings import Cache, Reading
 from slm_backends.worker.engines.turns import Turns
@@ -22,6 +24,7 @@ from slm_backends.worker.stops import stop_ids
 
 SAMPLING = SAMPLING_FIELDS
 LOGPROBS = True
+ROUTING = True
 #: PyTorch's threads wait for each other a few hundred times a token, by default long in a busy
 #: loop, which takes time from others that compute, as in a comparison. So the loop is shorter.
 #: Measured on two cores: 27 tokens a second alone and 7 to 10 beside two busy programs, against 23
@@ -65,6 +68,7 @@ class TransformersEngine(Turns):
         import torch
         import transformers
 
+        from slm_backends.worker.engines.routers import Routers
         from slm_backends.worker.engines.torch_cache import TorchCache
 
         self._torch, self._empty_cache = torch, TorchCache
@@ -76,6 +80,8 @@ class TransformersEngine(Turns):
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._model = self._read(folder, numbers).eval()
         gc.collect()  # of what unpacking took
+        self._routers = Routers(self._model)
+        self.mixture = self._routers.mixture
         config = self._model.config.get_text_config()
         made_for = int(config.max_position_embeddings)
         context = min(made_for, context or made_for)
@@ -92,6 +98,9 @@ class TransformersEngine(Turns):
         read = _read_gguf if packed else transformers.AutoModelForCausalLM.from_pretrained
         model: Any = read(folder, dtype=numbers, **SAFE)
         return model.to(self._place)
+
+    def _watched(self, experts: Experts) -> AbstractContextManager[Any]:
+        return self._routers.watched(experts)
 
     def _cache(self) -> Cache:
         return self._empty_cache()

@@ -7,10 +7,12 @@ next turn of its conversation (readings.py). Knows no runtime: a subclass makes 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from slm_backends.chat import Looking, Sampling
-from slm_backends.worker.engines import Token
+from slm_backends.routing import Experts
+from slm_backends.worker.engines import Fired, Mixture, Token
 from slm_backends.worker.engines.readings import Cache, Reading, Shelf
 from slm_backends.worker.engines.sampler import Sampler
 from slm_backends.worker.pieces import Piece
@@ -32,6 +34,7 @@ class Turns:
 
     max_active = MAX_ACTIVE
     images = 0
+    mixture: Mixture | None = None
     _eyes: Eyes | None = None  # what looks at pictures, where there is something that does
 
     def __init__(self, context: int, *, bound: int, piece: int, keeps: bool = True) -> None:
@@ -51,6 +54,11 @@ class Turns:
         last of them, a numpy array of float32; without, they may be left out."""
         raise NotImplementedError
 
+    def _watched(self, experts: Experts) -> AbstractContextManager[Any]:
+        """While it is open, experts are limited as asked, and what it gives can `take` a Fired of
+        what was read since. Only asked of models with a `mixture`."""
+        raise NotImplementedError
+
     def lay_out(self, pieces: Sequence[Piece]) -> list[int]:
         assert self._eyes is not None  # not asked of engines that take no pictures
         return self._eyes.lay_out(pieces)
@@ -62,31 +70,39 @@ class Turns:
         sampling: Sampling,
         top_logprobs: int | None = None,
         pieces: Sequence[Piece] = (),
+        experts: Experts | None = None,
+        written: Sequence[int] = (),
     ) -> int | None:
         self._make_room()
-        far = self._is_far(len(prompt))
-        reading = self._shelf.take(prompt, far=far, repeats=sampling.seed is not None)
+        reading = None
+        if experts is None:  # which experts worked on what was read before, nobody has kept
+            far = self._is_far(len(prompt))
+            reading = self._shelf.take(prompt, far=far, repeats=sampling.seed is not None)
         reading = reading or self._read_anew(len(prompt))
         words = [token for token in prompt if token >= 0]
-        chooser = Sampler(sampling, words, top_logprobs)
-        sequence = self._sequences[key] = _Sequence(key, list(prompt), reading, chooser)
+        chooser = Sampler(sampling, words, top_logprobs, written)
+        sequence = _Sequence(key, list(prompt), reading, chooser, experts)
+        self._sequences[key] = sequence
         if self._eyes is not None and pieces:
             self._eyes.hold(key, pieces)
             self._look(sequence)
         return len(reading.tokens)
 
-    def step(self) -> Iterator[tuple[int, list[Token] | Looking | Exception]]:
+    def step(self) -> Iterator[tuple[int, list[Token] | Looking | Fired | Exception]]:
         for key, sequence in list(self._sequences.items()):
             if key in self._sequences:  # the caller may release while it reads
                 try:
-                    yield key, self._advance(sequence)
+                    made = self._advance(sequence)
+                    if sequence.fired is not None:
+                        yield key, sequence.fired
+                    yield key, made
                 except Exception as error:  # the others' sequences are whole
                     sequence.broken = True
                     yield key, error
 
     def release(self, key: int) -> None:
         sequence = self._sequences.pop(key, None)
-        if sequence is not None and self._keeps and not sequence.broken:
+        if sequence is not None and self._keeps and sequence.as_ever:
             self._shelf.put(sequence.reading)
             self._make_room()
         if self._eyes is not None:
@@ -112,6 +128,7 @@ class Turns:
 
     def _advance(self, sequence: _Sequence) -> list[Token] | Looking:
         """A part of a picture, a piece of the prompt, or one token."""
+        sequence.fired = None
         if (looking := next(sequence.looks, None)) is not None:
             return looking
         known = len(sequence.tokens)
@@ -124,7 +141,11 @@ class Turns:
         begin = len(reading.tokens)
         tokens = sequence.tokens[begin : begin + self._piece]
         last = begin + len(tokens) == known
-        logits = self._forward(reading, tokens, last=last)
+        experts = sequence.experts
+        with nullcontext() if experts is None else self._watched(experts) as watch:
+            logits = self._forward(reading, tokens, last=last)
+            if watch is not None:
+                sequence.fired = watch.take(begin, tokens)
         reading.add(tokens, piece=begin < reading.prompt)
         if not last:
             return []
@@ -136,10 +157,24 @@ class Turns:
 class _Sequence:
     """The tokens of a prompt and its reply so far, and what the model has read of them."""
 
-    def __init__(self, key: int, tokens: list[int], reading: Reading, sampler: Sampler) -> None:
+    def __init__(
+        self,
+        key: int,
+        tokens: list[int],
+        reading: Reading,
+        sampler: Sampler,
+        experts: Experts | None,
+    ) -> None:
         self.key = key
         self.tokens = tokens
         self.reading = reading
         self.sampler = sampler
+        self.experts = experts
+        self.fired: Fired | None = None  # in the step that was taken last
         self.broken = False
         self.looks: Iterator[Looking] = iter(())
+
+    @property
+    def as_ever(self) -> bool:
+        """Whether its cache is what any other sequence would have made of the same tokens."""
+        return not self.broken and not (self.experts is not None and self.experts.cuts)
