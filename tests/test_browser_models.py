@@ -43,12 +43,19 @@ def row(page: Page, deployment_id: str) -> Locator:
 def open_list(page: Page, app: App) -> None:
     page.goto(f"{app.url}/models?here=true")
     row(page, ONNX).wait_for()
+    # Whole, as it is for a person who has found the button.
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
 def test_load_follow_and_unload(app: App, page: Page) -> None:
     open_list(page, app)
     row(page, ONNX).get_by_role("button", name="Load").click()
-    expect(page.get_by_test_id("stProgress").first).to_be_visible()
+    progress, refused = (
+        page.get_by_test_id("stProgress"),
+        page.get_by_test_id("stAlertContentError"),
+    )
+    expect(progress.or_(refused).first).to_be_visible()
+    expect(refused, "the load failed").to_have_count(0)
     expect(row(page, ONNX)).to_contain_text("loaded")
     process = app.workers()[ONNX]
     expect(page.get_by_text(f"pid {process.pid}")).to_be_visible()
