@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from slm_backends import catalog, settings
 from slm_backends.catalog import Catalog, Deployment, Model
 from slm_backends.errors import BadRequest, Unauthorized
+from slm_backends.hosts import is_this_computer
 from slm_backends.providers import Provider, completed, own
 
 MAX_KEY = 4_096  # characters; tokens of Entra ID have about 2,000
@@ -264,12 +265,7 @@ def may_add_servers() -> bool:
 def exposed(address: str) -> bool:
     """Whether a key would travel there for others to read: unencrypted, to another computer."""
     parts = urlsplit(address)
-    host = parts.hostname or ""
-    try:
-        here = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        here = host == "localhost"
-    return parts.scheme == "http" and not here
+    return parts.scheme == "http" and not is_this_computer(parts.hostname or "")
 
 
 def check_key(key: Secret, provider: Provider) -> None:

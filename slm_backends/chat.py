@@ -320,6 +320,13 @@ class Looking:
     crops: int
 
 
+def decode_speed(tokens: int | None, seconds: float | None) -> float | None:
+    """Tokens a second: those after the first, over the seconds between the first and the last."""
+    if not tokens or tokens < 2 or not seconds:
+        return None
+    return (tokens - 1) / seconds
+
+
 @dataclass(frozen=True)
 class Timings:
     """Milliseconds and token counts, measured where the tokens are made.
@@ -344,10 +351,7 @@ class Timings:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Decode speed: tokens after the first over the time between first and last."""
-        if self.predicted_n < 2 or self.predicted_ms <= 0:
-            return None
-        return (self.predicted_n - 1) / self.predicted_ms * 1000
+        return decode_speed(self.predicted_n, self.predicted_ms / 1000)
 
 
 @dataclass(frozen=True)
@@ -374,9 +378,6 @@ class Delta:
     text: str
     timings: Timings | None = None
     logprobs: tuple[Logprob, ...] = ()
-
-
-FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)

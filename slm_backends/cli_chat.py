@@ -149,8 +149,7 @@ def _on_arrival(reply: Reply) -> str:
     parts = ["these are the server's times; here"]
     if reply.here_first_s is not None:
         parts.append(f"first token {duration(reply.here_first_s)}")
-    if reply.here_decode_s and (reply.completion_tokens or 0) > 1:
-        speed = ((reply.completion_tokens or 0) - 1) / reply.here_decode_s
+    if speed := reply.here_tokens_per_second:
         parts.append(f"{speed:.1f} tok/s")
     return " · ".join(parts)
 

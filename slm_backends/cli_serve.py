@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from slm_backends import catalog, fit, selector, store
 from slm_backends.catalog import Deployment
 from slm_backends.endpoints.fake import PREFIX
 from slm_backends.errors import BadRequest, NotFetched, NotInstalled, SLMError
+from slm_backends.hosts import is_this_computer
 from slm_backends.terminal import Status, duration
 
 LAST_WORDS = 3  # seconds that running replies may take to end after Ctrl-C
@@ -110,18 +110,11 @@ def _servable(deployment_id: str) -> Deployment:
 def _check_access(host: str, api_key: str) -> None:
     if api_key and (not api_key.isascii() or not api_key.isprintable() or " " in api_key):
         raise BadRequest("A key must be ASCII without spaces: it travels in a header.")
-    if not api_key and not _is_loopback(host):
+    if not api_key and not is_this_computer(host):
         raise BadRequest(
             f"Listening on {host} lets other computers use this model, so callers need a key.",
             hint="Set SLM_API_KEY, or leave --host out to serve this computer only.",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

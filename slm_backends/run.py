@@ -28,6 +28,7 @@ from slm_backends.chat import (
     Prefill,
     Queued,
     Timings,
+    decode_speed,
 )
 from slm_backends.errors import SLMError
 from slm_backends.routing import Routed
@@ -98,10 +99,12 @@ class Reply:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Decode speed: tokens after the first over the time between the first and the last."""
-        if not self.completion_tokens or self.completion_tokens < 2 or not self.decode_s:
-            return None
-        return (self.completion_tokens - 1) / self.decode_s
+        return decode_speed(self.completion_tokens, self.decode_s)
+
+    @property
+    def here_tokens_per_second(self) -> float | None:
+        """The same by the clock of this program, whatever the server says."""
+        return decode_speed(self.completion_tokens, self.here_decode_s)
 
     @property
     def characters_per_second(self) -> float | None:

@@ -16,6 +16,7 @@ from slm_backends.catalog import Catalog, Deployment, Model
 from slm_backends.errors import SLMError
 from slm_backends.fit import gigabytes
 from slm_backends.selector import State
+from slm_backends.terminal import count
 from ui import problems, progress, shell, visitor
 from ui.markdown import literal
 from ui.model_card import card
@@ -110,8 +111,8 @@ def headline(model: Model, known: Catalog) -> None:
 def _facts(model: Model) -> list[str]:
     facts = []
     if model.parameters:
-        active = f", {_count(model.active)} active" if model.active else ""
-        facts.append(f"{_count(model.parameters)} parameters{active}")
+        active = f", {count(model.active)} active" if model.active else ""
+        facts.append(f"{count(model.parameters)} parameters{active}")
     if model.context:
         facts.append(f"context {model.context:,}")
     if model.languages:
@@ -119,10 +120,6 @@ def _facts(model: Model) -> list[str]:
             "English" if model.languages == ("en",) else f"{len(model.languages)} languages"
         )
     return [*facts, " and ".join(model.inputs), *filter(None, [model.licence])]
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.0f}M"
 
 
 def rows(model: Model, deployments: Sequence[Deployment]) -> None:

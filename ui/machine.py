@@ -6,11 +6,9 @@ models, idle ones end, fetches of other people go on.
 
 from __future__ import annotations
 
-import shutil
-
 import streamlit as st
 
-from slm_backends import doctor, fetching, fit, selector, store
+from slm_backends import disk, doctor, fetching, fit, selector, store
 from slm_backends.errors import SLMError
 from slm_backends.fit import gigabytes
 from slm_backends.local import Worker
@@ -55,7 +53,7 @@ def _memory(workers: list[Worker]) -> None:
         st.metric(
             "Weights on disk",
             gigabytes(_weights()),
-            f"{gigabytes(_free_disk())} free",
+            f"{gigabytes(disk.free(store.home()))} free",
             delta_color="off",
             delta_arrow="off",
             help=f"In {store.home()}; SLM_HOME moves it.",
@@ -65,12 +63,6 @@ def _memory(workers: list[Worker]) -> None:
 @st.cache_data(ttl=10, show_spinner=False)
 def _weights() -> int:
     return store.total_size()
-
-
-def _free_disk() -> int:
-    home = store.home()
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    return shutil.disk_usage(existing).free
 
 
 def _worker(worker: Worker) -> None:

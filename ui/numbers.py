@@ -110,13 +110,10 @@ def measured(reply: Reply, server: Health | None = None) -> dict[str, list[str]]
     Here, the first token is counted from when the prompt was sent: the way there and back and the
     server's queue are in it. The server counts from when it began with the prompt.
     """
-    here_speed = None
-    if reply.completion_tokens and reply.completion_tokens > 1 and reply.here_decode_s:
-        here_speed = (reply.completion_tokens - 1) / reply.here_decode_s
     told = reply.server
     rows = {
         "First token": (_time(reply.here_first_s), _time(told and told.prompt_ms / 1000)),
-        "Tokens/s": (_speed(here_speed), _speed(told and told.tokens_per_second)),
+        "Tokens/s": (_speed(reply.here_tokens_per_second), _speed(told and told.tokens_per_second)),
         "Queue": ("–", _time(told and (told.queue_ms - told.load_ms) / 1000)),
     }
     if told and told.load_ms:

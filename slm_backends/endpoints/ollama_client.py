@@ -8,7 +8,6 @@ only when a server is asked, for that takes a third of a second. Does not know w
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -23,6 +22,7 @@ from slm_backends.chat import SAMPLING_FIELDS
 from slm_backends.endpoints import Key, failures, incoming
 from slm_backends.endpoints.openai import CONNECT_SECONDS, READ_SECONDS, tls
 from slm_backends.errors import MemoryExceeded, NotFound, SLMError
+from slm_backends.hosts import is_this_computer
 
 ASK_SECONDS = 30.0  # for what costs a server nothing
 CHECK_ADDRESS = "Check the address: Ollama's own is http://127.0.0.1:11434."
@@ -48,7 +48,8 @@ class Client(ollama.AsyncClient):
             follow_redirects=False,  # the package would, and a key goes where it was given for
             timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             verify=tls(),
-            trust_env=not _is_this_computer(self.base_url),  # else a proxy would be asked for it
+            # A proxy would be asked for what is on this computer.
+            trust_env=not is_this_computer(urlsplit(self.base_url).hostname or ""),
             event_hooks={"request": [self._sign], "response": [self._check]},
         )
 
@@ -192,11 +193,3 @@ def _characters(sent: Mapping[str, Any]) -> int:
         return 0
     texts = (message.get("content"), message.get("thinking"))
     return sum(len(text) for text in texts if isinstance(text, str))
-
-
-def _is_this_computer(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

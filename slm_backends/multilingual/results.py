@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from slm_backends.chat import About
+from slm_backends.chat import About, decode_speed
 from slm_backends.errors import BadRequest
 from slm_backends.multilingual.plan import Key, Plan
 from slm_backends.run import Reply
@@ -68,10 +68,7 @@ class Cell:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens after the first over the time between the first and the last."""
-        if not self.completion_tokens or self.completion_tokens < 2 or not self.decode_s:
-            return None
-        return (self.completion_tokens - 1) / self.decode_s
+        return decode_speed(self.completion_tokens, self.decode_s)
 
     @property
     def characters_per_second(self) -> float | None:

@@ -15,7 +15,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -405,10 +405,3 @@ def _groups(lanes: Sequence[_Lane]) -> list[list[_Lane]]:
         groups[-1].append(lane)
         taken += need
     return [group for group in groups if group]
-
-
-def keys_of(results: Results, languages: Iterable[str]) -> tuple[Key, ...]:
-    """The cells of these languages' rows."""
-    wanted = set(languages)
-    rows = {question.id for question in results.plan.questions if question.language in wanted}
-    return tuple(key for key in results.plan.keys if key[0] in rows)
