@@ -6,7 +6,7 @@ Knows how the pieces of routing.Routed fit together. What follows from them is f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -27,7 +27,8 @@ class Trace:
     chosen         which worked, best first: uint16 [tokens, layers, k]
     weights        what their outputs were multiplied by: float32 [tokens, layers, k], or None where
                    a server does not tell
-    scores         softmax over the router's raw logits: float32 [tokens, layers, experts], or None
+    scores         softmax over the router's raw logits: float32 [tokens, layers, experts], each
+                   number one that a float16 can be; or None
     """
 
     ids: tuple[int, ...]
@@ -78,6 +79,8 @@ def trace(routing: Sequence[Routed], prompt_tokens: int | None = None) -> Trace 
         # A reading that begins anew replaces what was told from there on.
         while whole and whole[-1].start >= part.start:
             whole.pop()
+        if whole:
+            whole[-1] = _first(whole[-1], part.start - whole[-1].start)
         whole.append(part)
     if not whole:
         return None
@@ -95,6 +98,21 @@ def trace(routing: Sequence[Routed], prompt_tokens: int | None = None) -> Trace 
         _array(b"".join(part.chosen for part in whole), "<u2", (*shape, first.k)),
         _array(weights, "<f4", (*shape, first.k)) if weights else None,
         _array(scores, "<f2", (*shape, first.experts)).astype(numpy.float32) if scores else None,
+    )
+
+
+def _first(part: Routed, count: int) -> Routed:
+    """Its first `count` tokens, or all of them where it has no more."""
+    had = len(part.ids)
+    if count >= had:
+        return part
+    return replace(
+        part,
+        ids=part.ids[:count],
+        tokens=part.tokens[:count],
+        chosen=part.chosen[: len(part.chosen) // had * count],
+        weights=part.weights[: len(part.weights) // had * count],
+        scores=part.scores[: len(part.scores) // had * count],
     )
 
 
