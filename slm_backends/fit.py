@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from slm_backends import store
-from slm_backends.catalog import Deployment
+from slm_backends.catalog import Deployment, Model
 from slm_backends.errors import SLMError
 
 DEFAULT_CONTEXT = 8_192  # tokens that a local worker holds at most, where a model can hold more
@@ -117,8 +117,12 @@ def fits(deployment: Deployment, tokens: int | None = None) -> Verdict:
 def token_bytes(deployment: Deployment) -> float:
     """Bytes of the key-value cache for one token on its runtime, 0 where the model's shape is not
     known: a key and a value for each layer and head."""
-    model = deployment.model
-    return 2 * model.layers * model.kv_heads * model.head_size * _number_bytes(deployment)
+    return cache_numbers(deployment.model) * _number_bytes(deployment)
+
+
+def cache_numbers(model: Model) -> int:
+    """Numbers of the key-value cache for one token, 0 where the model's shape is not known."""
+    return 2 * model.layers * model.kv_heads * model.head_size
 
 
 def _number_bytes(deployment: Deployment) -> float:
