@@ -262,7 +262,9 @@ class Capabilities:
             raise Unsupported("This deployment does not give log-probabilities.", field="logprobs")
         if request.experts is not None and not self.routing:
             raise Unsupported(
-                "This deployment does not tell which experts worked.", field="experts"
+                "This deployment does not tell which experts worked.",
+                field="experts",
+                hint="Pick a mixture of experts on transformers.",
             )
         if request.experts is not None and request.experts.cuts and not self.knife:
             raise Unsupported("This deployment's experts cannot be limited.", field="experts")

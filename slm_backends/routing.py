@@ -26,7 +26,7 @@ class Experts:
     off    (layer, expert) that must not work, counted from 0; ALL_LAYERS stands for all of them
     reply  the text that is written, whatever the model would have chosen: for its log-probabilities
 
-    Raises BadRequest for what is none of that. Whether the model has such an expert, it says.
+    Raises BadRequest for what is none of that. Whether a model has such experts, `check` says.
     """
 
     k: int = 0
@@ -49,6 +49,21 @@ class Experts:
         object.__setattr__(self, "off", tuple((pair[0], pair[1]) for pair in self.off))
         if not isinstance(self.reply, str) or len(self.reply) > MAX_REPLY:
             raise _wrong(f"reply must be a text of at most {MAX_REPLY:,} characters", self.reply)
+
+    def check(self, layers: int, experts: int, k: int) -> None:
+        """BadRequest where a model of that shape, as in Routed, has no such expert, or where a
+        token would find too few."""
+        if self.k > experts:
+            raise _wrong(f"k must be at most {experts}, as many as a layer has", self.k)
+        off: list[set[int]] = [set() for _ in range(layers)]
+        for layer, expert in self.off:
+            if layer >= layers or expert >= experts:
+                raise _wrong(f"there are {layers} layers with {experts} experts", (layer, expert))
+            for one in range(layers) if layer == ALL_LAYERS else (layer,):
+                off[one].add(expert)
+        most = max(map(len, off))
+        if experts - most < (self.k or k):
+            raise _wrong(f"{self.k or k} experts of each layer must be left", experts - most)
 
     @property
     def cuts(self) -> bool:

@@ -24,7 +24,6 @@ from transformers import (
 )
 
 from slm_backends.chat import Sampling
-from slm_backends.errors import BadRequest
 from slm_backends.routing import ALL_LAYERS, Experts
 from slm_backends.worker.engines import Fired, Token
 from slm_backends.worker.engines import transformers as module
@@ -224,21 +223,6 @@ def test_what_is_written_is_said_with_its_probability() -> None:
     for place, token in enumerate(found.tokens):
         expected = float(row[len(prompt) + place - 1, token.id])
         assert token.logprob == pytest.approx(expected, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("experts", "message"),
-    [
-        (Experts(k=17), "at most 16"),
-        (Experts(off=((2, 0),)), "2 layers with 16 experts"),
-        (Experts(off=((0, 16),)), "2 layers with 16 experts"),
-        (Experts(off=tuple((0, expert) for expert in range(15))), "too few"),
-        (Experts(k=3, off=tuple((ALL_LAYERS, expert) for expert in range(14))), "too few"),
-    ],
-)
-def test_what_the_model_has_not(experts: Experts, message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
-        told("phimoe", words(4), 1, experts)
 
 
 def test_a_model_without_experts_has_no_mixture() -> None:

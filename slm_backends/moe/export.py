@@ -210,7 +210,7 @@ def _foreign(error: BaseException) -> NoReturn:
     raise BadRequest(
         "The file is no exported routing, or it is damaged.",
         field="file",
-        hint="Choose a JSON or Parquet file that the mixture page has written.",
+        hint="Choose a JSON or Parquet file of an exported routing.",
     ) from error
 
 

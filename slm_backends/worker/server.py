@@ -154,7 +154,11 @@ class Service:
         else:
             prompt = text.prompt(asked.request.messages)
         experts = asked.request.experts
-        written = text.tokens(experts.reply) if experts is not None else []
+        written: list[int] = []
+        if experts is not None:
+            assert self.mixture is not None  # or the capabilities would have refused it
+            experts.check(*self.mixture)
+            written = text.tokens(experts.reply)
         request = self._fitted(asked, len(prompt), len(written))
         sampling = request.sampling
         reply = text.reply(sampling.stop)

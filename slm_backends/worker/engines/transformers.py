@@ -68,6 +68,7 @@ class TransformersEngine(Turns):
         import torch
         import transformers
 
+        from slm_backends.worker.engines import phimoe_rope
         from slm_backends.worker.engines.routers import Routers
         from slm_backends.worker.engines.torch_cache import TorchCache
 
@@ -79,6 +80,7 @@ class TransformersEngine(Turns):
         progress(0.3, "reading weights")
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._model = self._read(folder, numbers).eval()
+        phimoe_rope.mend(self._model)
         gc.collect()  # of what unpacking took
         self._routers = Routers(self._model)
         self.mixture = self._routers.mixture
