@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     "runtimes", "traffic", "first_character", "load", "nano", "vision", "ocr", "languages",
-    "multilingual",
+    "multilingual", "moe_nano", "routing",
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -118,7 +118,11 @@ def test_list_can_be_narrowed(
     phi_3 = listed("--family", "phi-3")
     assert "phi-3-mini-4k-instruct@ollama" in phi_3
     assert not any(item.startswith(("phi-3.5", "smollm2")) for item in phi_3)
-    assert listed("--ready") == {"phi-vision-nano@transformers"}  # comes with the playground
+    assert listed("--ready") == {  # they come with the playground
+        "phi-vision-nano@transformers",
+        "phi-moe-nano@transformers",
+        "phi-dense-nano@transformers",
+    }
     assert ONNX in listed("--fits")
     assert ONNX not in listed("--fits", SLM_MEMORY_GB="0.1")
     assert "phi-3-mini-4k-instruct@ollama" in listed("--fits", SLM_MEMORY_GB="0.1")

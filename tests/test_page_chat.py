@@ -398,7 +398,7 @@ def test_what_cannot_run_is_greyed_out_with_its_reason(
     assert f"slm_backends fetch {DEFAULT[0]}" in reasons[0]
     press(page, "Pane")
     # None that could not answer: this one's weights are part of the playground.
-    assert deployments(page) == [PLAIN, "phi-vision-nano@transformers"]
+    assert deployments(page) == [PLAIN, "phi-moe-nano@transformers"]
 
 
 # --- parameters of each pane ----------------------------------------------------------------------
