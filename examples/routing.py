@@ -3,7 +3,7 @@
 python -m examples.routing
 """
 
-# %% The files, as the page's export buttons write them. JSON and Parquet hold the same.
+# %% The files, as slm_backends.moe.export writes them. JSON and Parquet hold the same.
 from __future__ import annotations
 
 import tempfile
@@ -59,7 +59,7 @@ print("\n" + figures.FORMULAS["divergence"])
 for number, bits in enumerate(figures.divergence(story, days)):
     print(f"layer {number}: {bits:.3f} bits  {'#' * round(40 * bits)}")
 
-# %% Pictures, the same as on the page. In a notebook, altair.Chart.from_dict(spec) shows one.
+# %% Pictures. In a notebook, altair.Chart.from_dict(spec) shows one.
 drawn = {
     "load": charts.heat_map(story),
     "flow": charts.flow(story),
