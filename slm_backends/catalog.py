@@ -127,6 +127,7 @@ class Deployment:
     served_as   what the server calls the model
     sampling    fields of Sampling that the server honours
     logprobs    whether the server gives log-probabilities as in OpenAI's API
+    routing     whether the server tells which experts of its model worked, as vLLM does
     images      pictures that it takes in a conversation
     streamed    whether it sends a reply piece by piece
     price_in, price_out  US dollars for a million tokens of prompts and of replies; 0: not known
@@ -152,6 +153,7 @@ class Deployment:
     served_as: str = ""
     sampling: tuple[str, ...] = ()
     logprobs: bool = False
+    routing: bool = False
     images: int = 0
     streamed: bool = True
     price_in: float = 0.0
@@ -371,6 +373,8 @@ class _Reader(entries.File):
         if bool(deployment.sound_to) != bool(deployment.sound_note):
             key = "sound_to" if deployment.sound_to else "sound_note"
             raise entries.Mistake("sound_to and sound_note go together", key)
+        if deployment.routing and not deployment.model.experts:
+            raise entries.Mistake("its model has no experts in the catalog", "routing")
         providers.check_day("retired", deployment.retired)
         providers.check_sampling(deployment.sampling)
         return deployment
@@ -403,6 +407,6 @@ SOURCE_FIELDS: Mapping[str, set[str]] = {
 }
 LOCAL_FIELDS = {"source", "convert", "device", "package", "needs", "memory"}
 SERVER_FIELDS = {
-    "start", "served_as", "sampling", "logprobs", "streamed", "price_in", "price_out",
+    "start", "served_as", "sampling", "logprobs", "routing", "streamed", "price_in", "price_out",
     "retired", "retired_source",
 }  # fmt: skip

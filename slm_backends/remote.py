@@ -69,6 +69,7 @@ class RemoteBackend:
             item.model.context,
             images=item.images,
             logprobs=item.logprobs,
+            routing=item.routing,
         )
 
     @property
@@ -220,6 +221,7 @@ def endpoint(
         key=key, about=about, start_hint=deployment.start,
         auth="api-key" if provider.auth == "api-key" and not connection.entra else "bearer",
         streamed=deployment.streamed, inline_images=provider.inline_images,
+        experts=deployment.model.experts,
     )  # fmt: skip
 
 

@@ -52,6 +52,8 @@ class OpenAIBackend:
     streamed  whether the reply is asked for piece by piece; else it comes as one Delta
     inline_images  send pictures again in the text of the message where the server refuses them as
               parts of it, as NVIDIA's older route does; which form it takes is remembered
+    experts   that each layer of its model has: a server that tells which of them worked names them
+              by number, and nobody else knows how many there are
     stall_s   seconds that the server may be silent once a reply has begun
     ours      the server is a worker: on this computer, behind no proxy, and it understands
               `timings_per_token` and `return_progress`
@@ -70,6 +72,7 @@ class OpenAIBackend:
         start_hint: str = "",
         streamed: bool = True,
         inline_images: bool = False,
+        experts: int = 0,
         stall_s: float = STALL_SECONDS,
         ours: bool = False,
     ) -> None:
@@ -81,6 +84,7 @@ class OpenAIBackend:
         self._auth = auth
         self._streamed = streamed
         self._inline_images = inline_images
+        self._experts = experts
         self._inline: bool | None = None  # not known before the first picture
         self._counts = True  # whether the server is asked to count tokens at the end of a stream
         self._stall_s = stall_s
@@ -97,8 +101,8 @@ class OpenAIBackend:
         with self._our_errors(self._caller.unreachable):
             answer = await self._ask(client, request)
         with self._our_errors(self._caller.broke_off):
-            if not self._streamed:
-                for event in replies.whole(answer, self._caller.refused_inside):
+            if not self._in_pieces(request):
+                for event in replies.whole(answer, self._caller.refused_inside, self._experts):
                     yield event
                 return
             read = replies.streamed(answer, self._caller.refused_inside)
@@ -135,6 +139,10 @@ class OpenAIBackend:
 
     # --- asking -----------------------------------------------------------------------------------
 
+    def _in_pieces(self, request: ChatRequest) -> bool:
+        """vLLM tells which experts worked only of a reply that comes whole."""
+        return self._streamed and (self._ours or request.experts is None)
+
     async def _ask(self, client: AsyncOpenAI, request: ChatRequest) -> Any:
         """The server's answer, before its first word. Where it refuses how it was asked, and there
         is another way to ask the same, it is asked once more."""
@@ -146,7 +154,11 @@ class OpenAIBackend:
         if self._ours and pictured:
             extra["return_progress"] = True
         if request.experts is not None:
-            extra["experts"] = asdict(request.experts)
+            # vLLM tells them of every reply, once it was started so; the tokens must be asked for.
+            named = (
+                {"experts": asdict(request.experts)} if self._ours else {"return_token_ids": True}
+            )
+            extra |= named
         illustrated = self._inline_images and pictured
         inline = illustrated and bool(self._inline)
         first: SLMError | None = None
@@ -154,7 +166,7 @@ class OpenAIBackend:
             making = partial(body, request, self._served_as, explicit, inline=inline, **extra)
             # Pictures may have to be made smaller, which takes a while.
             arguments = await asyncio.to_thread(making) if inline else making()
-            if self._streamed:
+            if self._in_pieces(request):
                 arguments["stream"] = True
                 if self._counts:
                     arguments["stream_options"] = {"include_usage": True}

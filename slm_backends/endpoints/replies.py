@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from slm_backends.chat import Delta, Event, Finished, Logprob, Looking, Prefill, Timings
-from slm_backends.endpoints import failures
+from slm_backends.endpoints import failures, vllm
 from slm_backends.endpoints.incoming import Incoming, check_length
 from slm_backends.errors import Filtered, SLMError, StreamBroken
 from slm_backends.routing import Routed
@@ -55,8 +55,10 @@ async def streamed(chunks: Any, refused: Callable[[Any], SLMError]) -> AsyncGene
     yield _finished(reason, usage, timings)
 
 
-def whole(sent: Any, refused: Callable[[Any], SLMError]) -> Iterator[Event]:
-    """The events of a reply that came in one piece. No Prefill: when it began nobody knows."""
+def whole(sent: Any, refused: Callable[[Any], SLMError], experts: int = 0) -> Iterator[Event]:
+    """The events of a reply that came in one piece. No Prefill: when it began nobody knows.
+
+    `experts` is how many each layer of the model has, where it has any."""
     if isinstance(sent, str):  # what the openai package makes of another content type
         raise failures.no_reply("html" if sent.lstrip().startswith("<") else "")
     more = sent.model_extra or {}
@@ -69,6 +71,11 @@ def whole(sent: Any, refused: Callable[[Any], SLMError]) -> Iterator[Event]:
     check_length(len(text))
     logprobs = logprobs_of(choice.logprobs) if choice.logprobs else ()
     timings = timings_of(more.get("timings"))
+    for told in more.get("routing") or ():
+        if routed := routed_of(told):
+            yield routed
+    if experts and (choice.model_extra or {}).get("routed_experts"):
+        yield vllm.routed(sent, experts)
     if text or logprobs:
         yield Delta(text, timings, logprobs)
     yield _finished(_text(choice.finish_reason or "stop"), sent.usage, timings)
