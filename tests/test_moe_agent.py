@@ -33,8 +33,18 @@ def changed(place: int, **fields: Any) -> list[Any]:
         f"Here are [some] steps {{of mine}}:\n\n```\n{WHOLE}\n```\nThat was all.",
         f"Of course: {WHOLE} I hope that helps.",
         f"```json\n{WHOLE}",
+        f"As [1] and {{some}} say: {WHOLE}",
+        f"```python\nsteps = [[1]]\n```\n{WHOLE}",
     ],
-    ids=["bare", "fenced", "words around", "in a sentence", "fence never closed"],
+    ids=[
+        "bare",
+        "fenced",
+        "words around",
+        "in a sentence",
+        "fence never closed",
+        "after brackets",
+        "after a program",
+    ],
 )
 def test_an_answer_is_found_wherever_it_stands(text: str) -> None:
     assert agent.read(text) == agent.Answer(True, STEPS)
@@ -63,17 +73,58 @@ def test_what_is_wrong_is_said_and_the_json_shown(content: Any, problem: str) ->
     assert any(problem in said for said in found.problems), found.problems
 
 
-def test_nothing_in_it() -> None:
-    found = agent.read("Experts take turns. [1] is no answer, nor is {}.")
-    assert not found.found or found.problems
-    assert agent.read("I cannot do that.").problems == ("There is no JSON in this reply.",)
+@pytest.mark.parametrize(
+    "text", ["", "I cannot do that.", "Experts take turns. [1] is no answer, nor is {}.", '"Blog"']
+)
+def test_nothing_in_it(text: str) -> None:
+    assert agent.read(text) == agent.Answer(False, None, ("There is no JSON in this reply.",))
 
 
-@pytest.mark.parametrize("kept", [40, 120, len(WHOLE) - 3])
+@pytest.mark.parametrize("text", ["[]", "{}", "[1, 2]", " [null]\n"])
+def test_json_that_is_all_there_is(text: str) -> None:
+    found = agent.read(text)
+    assert found.found
+    assert found.content == json.loads(text)
+    assert found.problems
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("},", "}", "line 8, column 3: Expecting ',' delimiter."),
+        ("take turns", "take\nturns", "line 6, column 28: Invalid control character."),
+        ('"MoE"', '"a "MoE""', "Expecting ',' delimiter."),
+    ],
+    ids=["no comma", "a line within a text", "quotes within a text"],
+)
+def test_a_part_of_broken_json_does_not_pass_for_the_whole(old: str, new: str, said: str) -> None:
+    broken = WHOLE.replace(old, new)
+    for text in (broken, f"```json\n{broken}\n```"):
+        found = agent.read(text)
+        assert not found.found
+        assert found.content is None
+        assert found.problems[0].startswith("The JSON is broken: line ")
+    assert said in agent.read(broken).problems[0]
+
+
+def test_a_comma_too_many_is_no_early_end() -> None:
+    assert agent.read('[{"input": "a"},]').problems[0].startswith("The JSON is broken: line 1")
+
+
+def test_a_number_that_is_none() -> None:
+    assert "such as NaN" in agent.read('[{"input": NaN}]').problems[0]
+
+
+@pytest.mark.parametrize("kept", range(len(WHOLE) - 1, 40, -7))
 def test_an_answer_that_was_cut_short(kept: int) -> None:
     found = agent.read(f"```json\n{WHOLE[:kept]}")
     assert not found.found
     assert "raise Max tokens" in found.problems[0]
+
+
+@pytest.mark.parametrize("end", ["tru", "nul", "-", '"\\u4e', '"\\'])
+def test_an_answer_that_was_cut_short_within_a_word(end: str) -> None:
+    assert "raise Max tokens" in agent.read('[{"input": ' + end).problems[0]
 
 
 def test_nothing_endless() -> None:

@@ -70,10 +70,20 @@ def test_rivals_are_near_and_of_the_family_where_there_is_one() -> None:
     small, blind = dense("small", 3.1), dense("far", 90)
     sees = dense("sees", 10, "one", inputs=("text", "images"))
     found = arithmetic.rivals(MIXTURE, [MIXTURE, near, kin, small, blind, sees])
-    assert found == [(kin, "as large and as active")]
+    assert found == [(kin, "0.80 x its total, 2.67 x its active")]
     found = arithmetic.rivals(MIXTURE, [MIXTURE, near, small, blind, sees])
-    assert found == [(near, "as large"), (small, "as active")]
+    assert found == [(near, "0.99 x its total"), (small, "1.03 x its active")]
     assert arithmetic.rivals(MIXTURE, [MIXTURE, blind]) == []
+
+
+def test_a_mixture_whose_active_parameters_nobody_stated_is_left_out() -> None:
+    unknown = Model("x", "X", "one", 10 * GB, experts=16, chosen=2)
+    assert arithmetic.rows([unknown, dense("near", 9.9)]) == ()
+
+
+def test_a_mixture_all_of_whose_experts_are_chosen_reads_all() -> None:
+    every = Model("x", "X", "one", 10 * GB, active=10 * GB, experts=4, chosen=4)
+    assert arithmetic.parameters_read(every, 3) == 10 * GB
 
 
 def test_every_mixture_of_the_catalog_has_a_rival() -> None:

@@ -6,6 +6,7 @@ the tools exist in the prompt alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -33,7 +34,10 @@ Number the steps step1, step2 and so on. The last object holds the final result:
 
 QUESTION = "Write something about Generative AI with MOE, translate it to Chinese"
 
-_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
+_FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
+#: Where a reply opens JSON: a bracket in a sentence, as in "[1]" or "{so}", opens none.
+_OPENS = re.compile(r"\[\s*(?=[\[{\"])|\{\s*(?=\")")
+_LAST = 6  # characters of the longest that cannot be read in part: an escape such as \u4e13
 _FIELDS = ("agentid", "tool_name", "input", "output")
 MOST = 50  # steps that are looked at, and problems that are listed
 
@@ -53,38 +57,52 @@ class Answer:
 
 
 def read(text: str) -> Answer:
-    """The first JSON in a reply that is an object or a list: in a fence or bare, with words around
-    it or not."""
-    content, cut = _json(text)
-    if content is None:
-        if cut:
-            said = "The JSON ends in the middle: raise Max tokens and ask again."
-        else:
-            said = "There is no JSON in this reply."
-        return Answer(False, None, (said,))
-    return Answer(True, content, tuple(_problems(content)[:MOST]))
+    """The JSON of a reply, an object or a list, in a fence or bare: the first that opens as one of
+    objects, lists or texts does, where the reply holds other words too.
 
-
-def _json(text: str) -> tuple[Any, bool]:
-    """The JSON, or None, and whether one began that never ended."""
-    cut = False
-    decoder = json.JSONDecoder()
+    JSON that is cut short or broken is not shown in parts: they would pass for the whole.
+    """
+    problem = "There is no JSON in this reply."
     for part in (*_FENCE.findall(text), text):
-        # A bracket that opens no JSON may stand in a sentence before it; one that does comes early.
-        for begin in re.finditer(r"[\[{]", part[:10_000]):
-            try:
-                content, _ = decoder.raw_decode(part, begin.start())
-            except RecursionError:
-                return None, False
-            except ValueError as error:
-                end = len(part.rstrip())
-                cut = cut or getattr(error, "pos", 0) >= end or "Unterminated" in str(error)
-                if cut:  # what is inside of it is a part of an answer only
-                    break
-                continue
-            if content:
-                return content, False
-    return None, cut
+        try:
+            content = _parsed(part.strip())
+        except json.JSONDecodeError as error:
+            problem = _broken(error)
+        except (ValueError, RecursionError):
+            problem = (
+                "The JSON cannot be read: it is nested too deep, or holds a number that is none, "
+                "such as NaN."
+            )
+        else:
+            if content is not None:
+                return Answer(True, content, tuple(_problems(content)[:MOST]))
+    return Answer(False, None, (problem,))
+
+
+def _parsed(text: str) -> Any:
+    """None where no JSON begins. Raises ValueError or RecursionError where one does, but fails."""
+    with contextlib.suppress(ValueError, RecursionError):
+        whole = _DECODER.decode(text)
+        if isinstance(whole, (dict, list)):
+            return whole
+    opened = _OPENS.search(text)
+    return _DECODER.raw_decode(text, opened.start())[0] if opened else None
+
+
+def _broken(error: json.JSONDecodeError) -> str:
+    """What is wrong in words. JSON that is cut short fails at its end, or in its last word."""
+    left = error.doc[error.pos :]
+    if error.msg.startswith("Unterminated") or (len(left) <= _LAST and left[-1:] not in ("]", "}")):
+        return "The JSON ends in the middle: raise Max tokens and ask again."
+    said = error.msg.removesuffix(" at")
+    return f"The JSON is broken: line {error.lineno}, column {error.colno}: {said}."
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _problems(content: Any) -> list[str]:

@@ -1,8 +1,9 @@
 """What a mixture of experts costs: bytes to hold, bytes to read for a token, and how fast that is.
 
 Knows sizes from the catalog and formulas, and measures how fast this computer's memory is read. The
-speeds are bounds: a processor that computes for longer than it reads is slower, reading a prompt is
-another matter, and so is an overhead of the runtime. Knows no runtime and loads no model.
+speeds are bounds: they leave out computing, which may take longer than reading does, the reading of
+a prompt, and what a runtime does beside. A model so small that a processor's caches hold it may be
+faster. Knows no runtime and loads no model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ FARTHEST = 3.0  # a rival has at most so many times the parameters, or so many t
 CONTEXT, BATCH = 1_024, 1  # tokens, conversations
 MAX_BATCH = 256
 
-READ_BYTES = 256 * 2**20  # far more than any cache holds
+READ_BYTES = 256 * 2**20  # far more than the caches of a desktop or a laptop hold
 READ_SECONDS = 1.0
 
 
@@ -53,7 +54,7 @@ class Cost:
 @dataclass(frozen=True)
 class Row:
     """`rival_of` is empty for a mixture, and names it for a model without experts beside it; `why`
-    says by which of its sizes that was chosen. `costs` by precision."""
+    says how large it is beside that, as `rivals` does. `costs` by precision."""
 
     model: Model
     rival_of: str
@@ -68,7 +69,8 @@ def rows(
     context: int = CONTEXT,
     batch: int = BATCH,
 ) -> tuple[Row, ...]:
-    """Every mixture among `models`, the smallest first, each with its rivals.
+    """Every mixture among `models` whose active parameters are known, the smallest first, each with
+    its rivals.
 
     bandwidth  bytes a second, as `bandwidth()` measures them
     context    tokens of each conversation
@@ -81,8 +83,9 @@ def rows(
             f"A batch has 1 to {MAX_BATCH} conversations, of 0 tokens or more.", field="batch"
         )
     every = [model for model in models if model.parameters]
+    mixtures = [model for model in every if model.experts and model.active]
     found: list[Row] = []
-    for mixture in sorted(filter(lambda model: model.experts, every), key=lambda m: m.parameters):
+    for mixture in sorted(mixtures, key=lambda model: model.parameters):
         chosen = [
             (mixture, "", ""),
             *((rival, mixture.id, why) for rival, why in rivals(mixture, every)),
@@ -98,19 +101,23 @@ def rows(
 
 def rivals(mixture: Model, models: Iterable[Model]) -> list[tuple[Model, str]]:
     """Models without experts that are nearest to the mixture's size in all, and to what of it works
-    on a token: the nearest of its own family, else the nearest; none that is FARTHEST off."""
+    on a token: the nearest of its own family, else the nearest; none that is FARTHEST off.
+
+    Each with how large it is beside what it was chosen by, as in "0.35 x its total".
+    """
     dense = [
         model
         for model in models
         if not model.experts and model.parameters and model.inputs == ("text",)
     ]
     found: dict[Model, str] = {}
-    for size, why in ((mixture.parameters, "as large"), (mixture.active, "as active")):
+    for size, name in ((mixture.parameters, "total"), (mixture.active, "active")):
         near = [model for model in dense if _ratio(model.parameters, size) <= FARTHEST]
         kin = [model for model in near if model.family == mixture.family]
         best = min(kin or near, key=lambda model: _ratio(model.parameters, size), default=None)
         if best is not None:
-            found[best] = f"{found[best]} and {why}" if best in found else why
+            why = f"{best.parameters / size:.2f} x its {name}"
+            found[best] = f"{found[best]}, {why}" if best in found else why
     return list(found.items())
 
 
@@ -141,29 +148,32 @@ def cost(
 
 
 def parameters_read(model: Model, batch: int = BATCH) -> float:
-    """How many parameters one step for `batch` conversations reads, each once.
+    """How many parameters one step for `batch` conversations reads, each once: all but those of
+    the experts that work on none of its tokens."""
+    idle = model.experts - model.chosen  # of each layer, when one token is read
+    if idle <= 0:
+        return float(model.parameters)
+    one = (model.parameters - model.active) / idle  # an expert of each layer, together
+    return model.parameters - one * (model.experts - distinct_experts(model, batch))
+
+
+def distinct_experts(model: Model, batch: int) -> float:
+    """How many different experts of a layer work in one step for `batch` conversations.
 
     Of E experts, k for each token, B tokens meet E (1 - (1 - k/E)^B) different ones on average,
     where the load is even and the tokens have nothing to do with each other.
     """
-    if not model.experts:
-        return float(model.parameters)
-    share = model.chosen / model.experts
-    experts = (model.parameters - model.active) / (1 - share) if share < 1 else 0.0
-    return model.parameters - experts * (1 - share) ** batch
-
-
-def distinct_experts(model: Model, batch: int) -> float:
-    """Of a layer, in one step for `batch` conversations, on average: see parameters_read."""
     return float(model.experts * (1 - (1 - model.chosen / model.experts) ** batch))
 
 
 @functools.cache
 def bandwidth() -> float:
-    """Bytes a second that are read from this computer's memory: the best of several passes in about
-    a second over 256 MiB, shared by a thread for each core. Measured once in a process."""
+    """Bytes a second that are read from this computer's memory: whole numbers are summed, 256 MiB
+    of them by a thread for each core, the best of several passes in about a second. Measured once
+    in a process."""
     threads = psutil.cpu_count(logical=False) or 1
-    parts = numpy.array_split(numpy.ones(READ_BYTES // 4, dtype=numpy.float32), threads)
+    # Of whole numbers, as those of 32 bits with a point are summed slower than they are read.
+    parts = numpy.array_split(numpy.ones(READ_BYTES // 8, dtype=numpy.int64), threads)
     best = 0.0
     with ThreadPoolExecutor(threads) as pool:
         until = time.perf_counter() + READ_SECONDS
