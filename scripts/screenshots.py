@@ -23,8 +23,8 @@ PHONE = (390, 844)
 
 
 def picture(browser: Browser, address: str, file: Path, size: tuple[int, int], scheme: str) -> None:
-    """The Chat page, and beside it, as vision-*, multilingual-* and models-*, the other pages; the
-    last with what these have loaded."""
+    """The Chat page, and beside it, as vision-*, multilingual-*, moe-* and models-*, the other
+    pages; the last with what these have loaded."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme=scheme,  # type: ignore[arg-type]
@@ -39,6 +39,8 @@ def picture(browser: Browser, address: str, file: Path, size: tuple[int, int], s
     save(page, file.with_name(file.name.replace("chat", "vision")))
     multilingual(page, address)
     save(page, file.with_name(file.name.replace("chat", "multilingual")))
+    experts(page, address)
+    save(page, file.with_name(file.name.replace("chat", "moe")))
     page.goto(f"{address}/models")
     page.get_by_role("button", name="Unload").first.wait_for()
     page.wait_for_timeout(1_500)
@@ -65,6 +67,17 @@ def multilingual(page: Page, address: str) -> None:
     page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_role("button", name="Run this again").wait_for(timeout=120_000)
     page.wait_for_timeout(1_000)
+
+
+def experts(page: Page, address: str) -> None:
+    """A sum by the mixture that comes with the playground, one of its tokens opened."""
+    page.goto(f"{address}/moe?temperature_moe=0")
+    page.get_by_role("button", name="A sum", exact=True).click()
+    stop = page.locator(".st-key-moe_stop")
+    stop.wait_for(state="attached")
+    stop.wait_for(state="detached", timeout=120_000)
+    page.locator(".moe-token").nth(12).click()
+    page.locator(".moe-table").first.wait_for()
 
 
 def save(page: Page, file: Path) -> None:

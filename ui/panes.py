@@ -30,6 +30,7 @@ DEFAULT = ("smollm2-135m-instruct@onnx", "smollm2-135m-instruct@openvino")
 DEFAULTS = {
     "chat": DEFAULT,
     "vision": ("phi-vision-nano@transformers", "smollm2-135m-instruct@onnx"),
+    "moe": ("phi-moe-nano@transformers",),
 }
 
 _numbers = itertools.count(1)

@@ -23,6 +23,7 @@ PAGES = {
     "chat": "Chat",
     "vision": "Vision",
     "multilingual": "Many languages",
+    "moe": "Experts",
     "models": "Models",
 }
 
