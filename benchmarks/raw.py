@@ -1,8 +1,9 @@
 """A runtime's own loop, without anything of ours: `python -m benchmarks.raw RUNTIME FOLDER DTYPE`.
 
 A process of its own, so that its memory can be compared with a worker's. Reads one JSON object a
-line, {"prompts": [[ids], ...], "tokens": n}, answers all prompts together with exactly n tokens
-each, greedily, and writes {"first": seconds to the first token of all, "last": to the last one}.
+line, {"prompts": [[ids], ...], "tokens": [n, ...]}, answers all prompts together, greedily, each
+with exactly its number of tokens (with the largest of them where a batch is a rectangle: onnx, mlx,
+transformers), and writes {"first": seconds to the first token of all, "last": to the last one}.
 The first line it writes is {"load": seconds}. DTYPE is for Transformers. runtimes.py asks it.
 """
 
@@ -19,7 +20,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 Prompts = list[list[int]]
-Answer = Callable[[Prompts, int], tuple[float, float]]  # prompts of the same length
+# Prompts of the same length, unless the runtime is openvino, and the tokens of each reply.
+Answer = Callable[[Prompts, list[int]], tuple[float, float]]
 
 
 def onnx(folder: Path, dtype: str) -> Answer:
@@ -27,10 +29,10 @@ def onnx(folder: Path, dtype: str) -> Answer:
 
     model = og.Model(str(folder))
 
-    def answer(prompts: Prompts, tokens: int) -> tuple[float, float]:
+    def answer(prompts: Prompts, tokens: list[int]) -> tuple[float, float]:
         begun = time.perf_counter()
         parameters = og.GeneratorParams(model)
-        length = len(prompts[0]) + tokens
+        length = len(prompts[0]) + max(tokens)
         parameters.set_search_options(
             max_length=length, min_length=length, batch_size=len(prompts), do_sample=False
         )
@@ -58,17 +60,15 @@ def openvino(folder: Path, dtype: str) -> Answer:
     )
     keys = iter(range(1, 1_000_000))
 
-    def answer(prompts: Prompts, tokens: int) -> tuple[float, float]:
+    def answer(prompts: Prompts, tokens: list[int]) -> tuple[float, float]:
         begun = time.perf_counter()
-        config = openvino_genai.GenerationConfig()
-        config.max_new_tokens = tokens
-        config.ignore_eos = True
-        handles = [
-            pipeline.add_request(
-                next(keys), openvino.Tensor(numpy.array([prompt], dtype=numpy.int64)), config
-            )
-            for prompt in prompts
-        ]
+        handles = []
+        for prompt, count in zip(prompts, tokens, strict=True):
+            config = openvino_genai.GenerationConfig()
+            config.max_new_tokens = count
+            config.ignore_eos = True
+            ids = openvino.Tensor(numpy.array([prompt], dtype=numpy.int64))
+            handles.append(pipeline.add_request(next(keys), ids, config))
         first = 0.0
         while pipeline.has_non_finished_requests():
             pipeline.step()
@@ -102,7 +102,7 @@ def transformers(folder: Path, dtype: str) -> Answer:
         def end(self) -> None:
             pass
 
-    def answer(prompts: Prompts, tokens: int) -> tuple[float, float]:
+    def answer(prompts: Prompts, tokens: list[int]) -> tuple[float, float]:
         begun = time.perf_counter()
         clock = Clock()  # takes one sequence: of several, the first token is not timed
         ids = torch.tensor(prompts)
@@ -110,8 +110,8 @@ def transformers(folder: Path, dtype: str) -> Answer:
             model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
-                max_new_tokens=tokens,
-                min_new_tokens=tokens,
+                max_new_tokens=max(tokens),
+                min_new_tokens=max(tokens),
                 do_sample=False,
                 pad_token_id=0,
                 streamer=clock if len(prompts) == 1 else None,
@@ -131,12 +131,12 @@ def mlx(folder: Path, dtype: str) -> Answer:
 
     model, _ = load_model(folder)
 
-    def answer(prompts: Prompts, tokens: int) -> tuple[float, float]:
+    def answer(prompts: Prompts, tokens: list[int]) -> tuple[float, float]:
         begun = time.perf_counter()
         cache = make_prompt_cache(model)
         logits = model(mx.array(prompts), cache=cache)[:, -1]
         first = 0.0
-        for _ in range(tokens):
+        for _ in range(max(tokens)):
             token = mx.argmax(logits, axis=-1)
             mx.eval(token)
             first = first or time.perf_counter()

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,9 +71,11 @@ class Raw:
         )
         self.load = self._read()["load"]
 
-    def answer(self, prompts: list[list[int]], tokens: int) -> tuple[float, float]:
+    def answer(self, prompts: list[list[int]], tokens: int | Sequence[int]) -> tuple[float, float]:
+        """Seconds to the first token of all and to the last; `tokens` for each or for all."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"prompts": prompts, "tokens": tokens}) + "\n")
+        each = [tokens] * len(prompts) if isinstance(tokens, int) else list(tokens)
+        self.process.stdin.write(json.dumps({"prompts": prompts, "tokens": each}) + "\n")
         self.process.stdin.flush()
         said = self._read()
         return said["first"], said["last"]

@@ -45,6 +45,7 @@ from slm_backends.multilingual.results import Cell, Results
 from slm_backends.run import Reply, Run
 
 LOCAL_AT_ONCE = 16  # requests to a local deployment; what its runtime cannot take yet waits there
+BATCHED_AT_ONCE = 32  # where the runtime computes them all in one batch: a quarter faster than 16
 REMOTE_AT_ONCE = 4  # to a server, which others use too
 BUSY_SECONDS = 1.0  # until a worker whose line is full is asked again
 BUSY_TIMES = 60  # at most
@@ -96,6 +97,13 @@ class _Lane:
     @property
     def local(self) -> bool:
         return self.deployment is not None and self.deployment.local
+
+    @property
+    def at_once(self) -> int:
+        if not self.local:
+            return REMOTE_AT_ONCE
+        batches = self.deployment is not None and self.deployment.runtime == "openvino"
+        return BATCHED_AT_ONCE if batches else LOCAL_AT_ONCE
 
 
 class Campaign:
@@ -316,7 +324,7 @@ class Campaign:
         except SLMError as error:
             self._give_up(lane, error)
             return
-        at_once = self.results.plan.at_once or (LOCAL_AT_ONCE if lane.local else REMOTE_AT_ONCE)
+        at_once = self.results.plan.at_once or lane.at_once
 
         async def ask_on() -> None:
             while lane.waiting:

@@ -26,7 +26,7 @@ SAMPLING = SAMPLING_FIELDS
 #: The runtime's are of the distribution after temperature and penalties, and of the chosen token
 #: alone.
 LOGPROBS = False
-MAX_ACTIVE = 16
+MAX_ACTIVE = 32
 BATCHED_TOKENS = 256  # at most in one step, prompt parts included: bounds how long others wait
 #: Tokens of conversations that are kept for their next turns, where the context has so many: one
 #: full context, which is what a worker is reckoned to take (fit.py).
