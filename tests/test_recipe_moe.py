@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy
 import pytest
 import torch
@@ -21,6 +20,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, Phi3ForCausalLM, PhimoeForCausalLM
 
 from recipes.phi_moe_nano import examine, export, kinds, layout, tokens, train
+from recipes.tokenizer import SPECIAL
 from slm_backends import catalog, shipped_weights
 from slm_backends.chat import Message
 from slm_backends.moe import nano
@@ -164,45 +164,6 @@ def test_a_training_goes_on_where_it_was(
 # --- what is shipped ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Was heißt das: der grüne Apfel?",
-        "两个圆\t🟥\r\n\n",
-        "<|image_1|> <|endoftex",
-        "".join(map(chr, range(0x250))),
-        "  leading, trailing  ",
-    ],
-)
-def test_any_text_comes_back_from_the_tokenizer(tokenizer: Tokenizer, text: str) -> None:
-    assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
-
-
-def test_digits_and_marks_of_turns_are_tokens(tokenizer: Tokenizer) -> None:
-    assert len(tokenizer.encode("4071").ids) == 4
-    assert [tokenizer.encode(mark).ids for mark in tokens.SPECIAL] == [
-        [number] for number in range(len(tokens.SPECIAL))
-    ]
-
-
-@pytest.mark.parametrize("model_id", BOTH)
-def test_a_conversation_is_written_as_it_was_taught(model_id: str) -> None:
-    config = json.loads((shipped_weights.folder(model_id) / "tokenizer_config.json").read_text())
-    talk = [
-        {"role": "system", "content": "Answer briefly."},
-        {"role": "user", "content": "2 + 2"},
-        {"role": "assistant", "content": "2 + 2 = 4"},
-        {"role": "user", "content": "3 + 3"},
-    ]
-    written = jinja2.Template(config["chat_template"]).render(
-        messages=talk, add_generation_prompt=True
-    )
-    assert written == (
-        "<|system|>\nAnswer briefly.<|end|>\n<|user|>\n2 + 2<|end|>\n<|assistant|>\n"
-        "2 + 2 = 4<|end|>\n<|user|>\n3 + 3<|end|>\n<|assistant|>\n"
-    )
-
-
 @pytest.mark.parametrize("model_id", BOTH)
 def test_they_are_small_and_have_cards(model_id: str) -> None:
     weights = shipped_weights.folder(model_id) / "model.safetensors"
@@ -244,7 +205,7 @@ def test_a_reply_is_what_was_judged(
     """The engine's own greedy decoding, in its own numbers."""
     folder = shipped_weights.folder(model_id)
     engine = transformers.load(folder, lambda fraction, step: None)
-    text, end = ChatText(folder), tokens.SPECIAL.index("<|end|>")
+    text, end = ChatText(folder), SPECIAL.index("<|end|>")
     judged = 0
     for kind in kinds.KINDS:
         for lesson in examine.fresh(kind, 2, seed=3):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import jinja2
 import numpy
 import PIL.Image
 import pytest
@@ -19,7 +17,7 @@ from command_line import ROOT
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 
-from recipes.phi_vision_nano import drawing, examine, layout, lessons, scenes, tokens, train, words
+from recipes.phi_vision_nano import drawing, examine, layout, lessons, scenes, train, words
 from slm_backends import shipped_weights
 from slm_backends.worker.engines import phi3v
 
@@ -288,43 +286,6 @@ def test_two_steps_of_training_make_a_model(tmp_path: Path) -> None:
 
 
 # --- what is shipped ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Which bar is highest?",
-        "Où est le cercle rouge ?  两个圆\t🟥\r\n\n",
-        "<|image_1|> <|endoftex",
-        "".join(map(chr, range(0x250))),
-        "  leading, trailing  ",
-    ],
-)
-def test_any_text_comes_back_from_the_tokenizer(tokenizer: Tokenizer, text: str) -> None:
-    assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
-
-
-def test_digits_and_marks_of_turns_are_tokens(tokenizer: Tokenizer) -> None:
-    assert len(tokenizer.encode("4071").ids) == 4
-    assert [tokenizer.encode(mark).ids for mark in tokens.SPECIAL] == [
-        [number] for number in range(len(tokens.SPECIAL))
-    ]
-
-
-def test_a_conversation_is_written_as_it_was_taught() -> None:
-    config = json.loads((HERE / "tokenizer_config.json").read_text())
-    talk = [
-        {"role": "user", "content": "What is this?"},
-        {"role": "assistant", "content": "A red circle."},
-        {"role": "user", "content": "Where?"},
-    ]
-    written = jinja2.Template(config["chat_template"]).render(
-        messages=talk, add_generation_prompt=True
-    )
-    assert written == (
-        "<|user|>\nWhat is this?<|end|>\n<|assistant|>\nA red circle.<|end|>\n"
-        "<|user|>\nWhere?<|end|>\n<|assistant|>\n"
-    )
 
 
 def test_it_is_small_and_has_a_card() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from recipes import tokenizer
 from recipes.phi_moe_nano import kinds, layout, tokens
 
 KEPT = "training.pt"
@@ -48,7 +49,7 @@ def export(folder: Path, to: Path) -> dict[str, Any]:
     to.mkdir(parents=True, exist_ok=True)
     model.eval().to(torch.bfloat16).save_pretrained(to)
     if to != folder:
-        for name in tokens.FILES:
+        for name in tokenizer.FILES:
             shutil.copyfile(folder / name, to / name)
     (to / TOLD).write_text(json.dumps(told) + "\n", encoding="utf-8")
     return told

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import Phi3Config, Phi3ForCausalLM, PhimoeConfig, PhimoeForCausalLM
 
-from recipes.phi_moe_nano.tokens import SPECIAL
+from recipes.tokenizer import SPECIAL
 
 HIDDEN, EXPERT, LAYERS, HEADS = 192, 192, 6, 6
 EXPERTS, CHOSEN = 16, 2

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recipes.phi_vision_nano.tokens import SPECIAL
+from recipes.tokenizer import SPECIAL
 from slm_backends.worker.engines import phi3v
 
 SIDE, PATCH, CROPS = 48, 8, 4  # a crop's side, a patch's, and how many crops a picture may have
