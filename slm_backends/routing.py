@@ -92,8 +92,8 @@ class Routed:
     chosen   which did, uint16: [tokens, layers, k]
     weights  what their outputs were multiplied by, float32: [tokens, layers, k]; empty where a
              server does not tell
-    scores   softmax over the router's raw logits, float16: [tokens, layers, experts]; empty where a
-             server does not tell
+    scores   softmax over the router's raw logits, float16: [tokens, layers, experts]; those that
+             are off are left out of it and have 0; empty where a server does not tell
 
     Arrays are little-endian bytes, in the order of C.
     """

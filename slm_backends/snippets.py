@@ -35,6 +35,7 @@ class Server:
     first     a command that must run before, or a comment, or empty
     explicit  the fields to name also with a neutral value
     context   tokens that the model holds, None where that is not known
+    ours      it is a worker: it understands what is asked of experts
     """
 
     base_url: str
@@ -45,6 +46,7 @@ class Server:
     dialect: str = "openai"
     auth: str = "bearer"
     context: int | None = None
+    ours: bool = False
 
 
 def server(
@@ -61,6 +63,7 @@ def server(
         f"http://127.0.0.1:{port}/v1",
         deployment.id,
         first=f"python -m slm_backends serve {deployment.id} --port {port}",
+        ours=True,
     )
 
 
@@ -125,13 +128,13 @@ def _openai(request: ChatRequest, server: Server) -> Program:
         ["from openai import OpenAI"],
         client,
         "chat.completions.create",
-        openai.body(request, server.model, server.explicit),
+        _body(request, server),
         ["    if chunk.choices:", PRINT],
     )
 
 
 def _azure(request: ChatRequest, server: Server) -> Program:
-    arguments = openai.body(request, server.model, server.explicit)
+    arguments = _body(request, server)
     if "extra_body" in arguments:
         arguments["model_extras"] = arguments.pop("extra_body")
     key = f'os.environ["{server.key_variable}"]' if server.key_variable else '"none"'
@@ -183,7 +186,7 @@ def curl(request: ChatRequest, server: Server) -> str:
         sent = _ollama_body(request, server)
     else:
         url = f"{server.base_url}/chat/completions"
-        arguments = openai.body(request, server.model, server.explicit)
+        arguments = _body(request, server)
         extra = arguments.pop("extra_body", {})
         sent = arguments | extra | {"stream": True}
         if server.dialect == "azure":
@@ -198,6 +201,11 @@ def curl(request: ChatRequest, server: Server) -> str:
     data = json.dumps(sent, ensure_ascii=False, indent=2)
     lines.append(f"  -d {shlex.quote(data)}")
     return "\n".join(lines) + "\n"
+
+
+def _body(request: ChatRequest, server: Server) -> dict[str, Any]:
+    experts = openai.routing(request) if server.ours else {}
+    return openai.body(request, server.model, server.explicit, **experts)
 
 
 def _ollama_body(request: ChatRequest, server: Server) -> dict[str, Any]:

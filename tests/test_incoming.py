@@ -70,6 +70,9 @@ def test_bytes_without_a_piece_of_a_reply() -> None:
     with pytest.raises(StreamBroken, match="8 MB without a piece"):
         read(Incoming(parts_of(half, half, b"x"), 200))
     assert len(read(Incoming(parts_of(half, half, half), 200), progress=0)) == 3
+    assert len(read(Incoming(parts_of(half, half, b"x"), 200, most=2 * MAX_BYTES))) == 3
+    with pytest.raises(StreamBroken, match="16 MB without a piece"):
+        read(Incoming(parts_of(*[half] * 4, b"x"), 200, most=2 * MAX_BYTES))
 
 
 def test_what_follows_the_end_of_a_reply_harms_nobody() -> None:

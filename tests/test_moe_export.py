@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy
+import pandas
 import pyarrow
 import pytest
 from mixtures import any_of, by_hand, same
 from pyarrow import parquet
 
 from slm_backends.errors import BadRequest
-from slm_backends.moe import export
+from slm_backends.moe import export, figures
 from slm_backends.moe.trace import Trace
 
 Write = Callable[[Trace, dict[str, Any]], bytes]
@@ -119,6 +120,19 @@ def test_parquet_has_a_row_for_every_expert_that_worked() -> None:
         assert every == (NANO.scores[place, layer].tolist() if rank == 0 else None)
 
 
+def test_pandas_finds_the_same_figures() -> None:
+    rows = pandas.read_parquet(io.BytesIO(export.as_parquet(NANO, FACTS)))
+    for layer, loads in enumerate(figures.load(NANO)):
+        fell_on = rows[rows["layer"] == layer]["expert"].value_counts(normalize=True)
+        assert loads == pytest.approx([fell_on.get(expert, 0) for expert in range(16)])
+    assert rows.groupby(["place", "layer"]).size().unique().tolist() == [2]
+    assert rows.groupby("part")["place"].nunique().to_dict() == {"prompt": 15, "reply": 25}
+    firsts = rows[rows["rank"] == 0]
+    every = numpy.stack(firsts["scores"].to_list())
+    assert every.max(axis=1).tolist() == firsts["score"].tolist(), "the best expert comes first"
+    assert every[range(len(firsts)), firsts["expert"]].tolist() == firsts["score"].tolist()
+
+
 def test_parquet_is_the_smaller_one() -> None:
     large = any_of(300, 50, 8, 16, 2)
     assert len(export.as_parquet(large, {})) < len(export.as_json(large, {})) / 3
@@ -170,6 +184,12 @@ FOREIGN = {
     "an expert too many": changed(lambda found: first_layer(found).update(experts=[0, 16])),
     "an expert below": changed(lambda found: first_layer(found).update(experts=[0, -1])),
     "an expert and a half": changed(lambda found: first_layer(found).update(experts=[0, 1.5])),
+    "an expert that is another in 16 bits": changed(
+        lambda found: first_layer(found).update(experts=[0, 65_536 + 3])
+    ),
+    "a score past its kind": changed(lambda found: first_layer(found).update(scores=[1e6] * 16)),
+    "tokens in another order": changed(lambda found: found["tokens"].reverse()),
+    "a place of no kind": changed(lambda found: found["tokens"][0].update(place="0")),
     "experts in words": changed(lambda found: first_layer(found).update(experts=["a", "b"])),
     "a weight that is none": changed(
         lambda found: first_layer(found).update(weights=[0.5, float("nan")])
@@ -179,6 +199,9 @@ FOREIGN = {
     "no Parquet": b"PAR1 and nothing more",
     "half a Parquet": export.as_parquet(NANO, FACTS)[:2_000],
     "another Parquet": table_of(lambda table: table.replace_schema_metadata({})),
+    "rows in another order": table_of(lambda table: table.sort_by([("place", "descending")])),
+    "rows by expert": table_of(lambda table: table.sort_by("expert")),
+    "a place left out": with_column("place", pyarrow.array([None] * ROWS, "int32")),
     "rows left out": table_of(lambda table: table.slice(0, ROWS - 3)),
     "no expert": table_of(lambda table: table.drop_columns(["expert"])),
     "experts too many": with_column("expert", pyarrow.array([16] * ROWS, "uint16")),

@@ -44,6 +44,8 @@ def test_balance_at_its_ends() -> None:
     assert (one.max_over_mean, one.entropy, one.unused) == (4, 0, (0, 1, 3))
     (alone,) = figures.balance(by_hand([[[0]]], 1, 1))
     assert (alone.max_over_mean, alone.entropy, alone.unused) == (1, 1, ())
+    (same,) = figures.balance(by_hand([[[2, 0]], [[0, 2]]], 4, 2))
+    assert (same.max_over_mean, same.entropy) == (4 / 2, math.log(2) / math.log(4)), "as it is told"
     assert figures.balance(NOTHING) == ()
 
 

@@ -77,6 +77,14 @@ def test_while_nobody_knows_where_the_prompt_ends_all_is_prompt() -> None:
     assert early.prompt_tokens == 5, "of the six, five have been told"
 
 
+def test_the_beginning_of_a_prompt_that_is_left_out_is_not_counted() -> None:
+    for begin, left in ((2, 4), (6, 0), (8, 0)):
+        made = trace([piece(WHOLE, begin, 9), piece(WHOLE, 9, 10)], 6)
+        assert made is not None
+        assert same(made, WHOLE.part(begin, 10))
+        assert made.prompt_tokens == left
+
+
 def test_prompt_and_reply() -> None:
     assert WHOLE.prompt.ids + WHOLE.reply.ids == WHOLE.ids
     assert (len(WHOLE.prompt), len(WHOLE.reply)) == (6, 4)

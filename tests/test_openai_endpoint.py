@@ -13,15 +13,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy
 import pytest
-from asking import ask, request, start, until, until_decoding
+from asking import PATIENCE, ask, request, start, until, until_decoding
 from drawn import picture
 from serving import serving
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from slm_backends import background
+from slm_backends import background, run
 from slm_backends.chat import (
     SAMPLING_FIELDS,
     Capabilities,
@@ -48,6 +49,7 @@ from slm_backends.errors import (
     Unavailable,
     Unsupported,
 )
+from slm_backends.routing import Experts
 
 KEY = "a-key-that-must-not-show"
 TIMINGS = {"prompt_n": 9, "prompt_ms": 30.0, "predicted_n": 3, "predicted_ms": 40.0}
@@ -734,3 +736,38 @@ def test_the_key_is_nowhere_to_be_read(server: Server, caplog: pytest.LogCapture
     assert KEY not in repr(backend)
     assert KEY not in str(backend)
     assert KEY not in caplog.text
+
+
+# --- experts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "means", [{"region": "eu"}, {"ids": [1]}, ["a", {"b": 1}], "eu", 7], ids=str
+)
+def test_what_others_call_routing_is_not_read(server: Server, means: Any) -> None:
+    server.answer = Stream(chunk("Hello", "stop", routing=means), "data: [DONE]\n\n")
+    reply = ask(server.backend())
+    assert (reply.text, reply.routing) == ("Hello", ())
+    message = {"role": "assistant", "content": "Hello"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    server.answer = JSONResponse(chunk(object="chat.completion", choices=[choice], routing=means))
+    reply = ask(server.backend(streamed=False))
+    assert (reply.text, reply.routing) == ("Hello", ())
+
+
+def test_a_worker_is_asked_for_experts_by_name(server: Server) -> None:
+    told = {
+        "start": 0, "ids": [4], "tokens": ["x"], "layers": 1, "experts": 2, "k": 1,
+        "chosen": "AQA=", "weights": "AACAPw==", "scores": "AAAAPA==",
+    }  # fmt: skip
+    server.answer = Stream(chunk("Hi", "stop", routing=told), "data: [DONE]\n\n")
+    backend = server.backend(ours=True)
+    backend.capabilities = Capabilities(SAMPLING_FIELDS, routing=True, knife=True)
+    asked = replace(request(), experts=Experts(k=1, off=((-1, 0),), reply="Hi"))
+    reply = run.start(backend, asked).wait(PATIENCE)
+    assert server.asked[-1]["experts"] == {"k": 1, "off": [[-1, 0]], "reply": "Hi"}
+    assert "return_token_ids" not in server.asked[-1]
+    (routed,) = reply.routing
+    assert (routed.ids, routed.chosen) == ((4,), b"\x01\x00")
+    assert numpy.frombuffer(routed.weights, "<f4").tolist() == [1.0]
+    assert numpy.frombuffer(routed.scores, "<f2").tolist() == [0.0, 1.0]

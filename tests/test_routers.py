@@ -28,6 +28,7 @@ from slm_backends.routing import ALL_LAYERS, Experts
 from slm_backends.worker.engines import Fired, Token
 from slm_backends.worker.engines import transformers as module
 from slm_backends.worker.engines.transformers import PIECE, TransformersEngine
+from slm_backends.worker.scheduler import joined
 
 PHI = "phi-3.5-moe-instruct"
 KINDS = ("phimoe", "mixtral", "olmoe")
@@ -228,3 +229,75 @@ def test_what_is_written_is_said_with_its_probability() -> None:
 def test_a_model_without_experts_has_no_mixture() -> None:
     dense = module.load(tiny_models.hugging_face("phi-3-mini-4k-instruct"), lambda *_: None)
     assert dense.mixture is None
+
+
+# --- side by side ---------------------------------------------------------------------------------
+
+
+def together(kind: str, asked: dict[int, tuple[list[int], Experts | None]], count: int) -> Any:
+    """The replies of several sequences that are advanced in turns: tokens, what fired, by key."""
+    model = engine(kind)
+    tokens: dict[int, list[Token]] = {key: [] for key in asked}
+    fired: dict[int, list[Fired]] = {key: [] for key in asked}
+    for key, (prompt, experts) in asked.items():
+        sampling = Sampling(max_tokens=count, temperature=0, seed=1)
+        model.admit(key, prompt, sampling, 0, experts=experts)
+    while any(len(made) < count for made in tokens.values()):
+        for key, news in model.step():
+            assert not isinstance(news, Exception), news
+            if isinstance(news, Fired):
+                fired[key].append(news)
+            elif isinstance(news, list):
+                tokens[key] += news
+                if len(tokens[key]) == count:
+                    model.release(key)
+    return tokens, {key: joined(parts) for key, parts in fired.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_touches_nobody_beside_it_and_nobody_after_it(kind: str) -> None:
+    prompt = words(PIECE + 20, seed=3)
+    other = [*prompt[:PIECE], *words(30, seed=4)]
+    off = Experts(k=1, off=((ALL_LAYERS, 0),))
+    alone = {
+        key: together(kind, {1: asked}, 6)
+        for key, asked in enumerate([(prompt, None), (prompt, Experts()), (other, off)], 1)
+    }
+    tokens, fired = together(
+        kind, {1: (prompt, None), 2: (prompt, Experts()), 3: (other, off), 4: (prompt, None)}, 6
+    )
+    for key, (said, worked) in alone.items():
+        assert tokens[key] == said[1], "to the last digit of each log-probability"
+        assert fired[key] == worked[1]
+    assert tokens[4] == tokens[1] == tokens[2]
+    assert fired[4] == fired[1] == []
+    assert [part.k for part in fired[3]] == [1]
+    after = together(kind, {1: (prompt, None), 2: (prompt, Experts())}, 6)
+    assert after[0][1] == tokens[1]
+    assert after[1][2] == fired[2]
+
+
+def test_what_was_kept_of_a_prompt_was_read_without_limits() -> None:
+    model = engine("phimoe")
+    prompt = words(PIECE + 9, seed=8)
+    sampling = Sampling(max_tokens=2, temperature=0)
+    for experts, kept in ((Experts(k=1), 0), (Experts(off=((0, 1),)), 0), (Experts(), PIECE)):
+        model.admit(1, prompt, sampling, experts=experts)
+        for _ in range(4):
+            list(model.step())
+        model.release(1)
+        assert model.admit(2, prompt, sampling) == kept
+        model.release(2)
+
+
+def test_who_is_released_in_the_middle_leaves_the_model_as_it_was() -> None:
+    prompt = words(2 * PIECE, seed=9)
+    before = together("phimoe", {1: (prompt, Experts())}, 4)
+    model = engine("phimoe")
+    model.admit(1, prompt, Sampling(max_tokens=4), experts=Experts(k=1))
+    for key, news in model.step():
+        assert isinstance(news, Fired)
+        model.release(key)
+        break
+    assert not any(module._forward_hooks for module in model._model.modules())
+    assert together("phimoe", {1: (prompt, Experts())}, 4) == before

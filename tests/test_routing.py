@@ -4,17 +4,22 @@ worker with the mixture that comes with the playground, its client, a Run."""
 from __future__ import annotations
 
 import functools
+import json
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import numpy
 import pytest
+from asking import until
+from mixtures import same
 
 from slm_backends import catalog, chat, run, selector, store
 from slm_backends.chat import ChatRequest, Message, Sampling
 from slm_backends.endpoints import replies
-from slm_backends.errors import BadRequest, Unsupported
+from slm_backends.errors import BadRequest, Unsupported, WorkerDied
 from slm_backends.local import LocalBackend
 from slm_backends.moe.trace import Trace, trace
 from slm_backends.routing import ALL_LAYERS, MAX_OFF, MAX_REPLY, Experts, Routed
@@ -222,13 +227,40 @@ def test_a_reply_in_one_piece() -> None:
     body = post(experts={}).json()
     (part,) = [replies.routed_of(part) for part in body["routing"]]
     assert part is not None
-    assert part.ids[: len(text().prompt([Message("user", QUESTION)]))]
+    prompt = tuple(text().prompt([Message("user", QUESTION)]))
+    assert part.ids[: len(prompt)] == prompt
+    assert len(part.ids) == body["usage"]["total_tokens"] - 1
     assert "routing" not in post().json()
+
+
+def test_in_pieces_it_is_the_same() -> None:
+    fields = {"experts": {"k": 3, "off": [[ALL_LAYERS, 1]]}, "temperature": 0, "max_tokens": 40}
+    (whole,) = post(**fields).json()["routing"]
+    lines = [line for line in post(**fields, stream=True).text.splitlines() if line]
+    assert lines[-1] == "data: [DONE]"
+    sent = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    parts = [replies.routed_of(chunk["routing"]) for chunk in sent if "routing" in chunk]
+    assert len(parts) > 1
+    pieces, at_once = trace([part for part in parts if part]), trace([replies.routed_of(whole)])
+    assert pieces is not None
+    assert at_once is not None
+    assert same(pieces, at_once)
+    assert (pieces.k, 1 in pieces.chosen) == (3, False)
 
 
 @pytest.mark.parametrize(
     "experts",
-    [{"k": 17}, {"off": [[9, 0]]}, {"k": -1}, {"more": 1}, [], "all", {"off": [[0, 99]]}],
+    [
+        {"reply": "\ufdd0"},
+        {"off": [[ALL_LAYERS, one] for one in range(16)]},
+        {"k": 17},
+        {"off": [[9, 0]]},
+        {"k": -1},
+        {"more": 1},
+        [],
+        "all",
+        {"off": [[0, 99]]},
+    ],
     ids=str,
 )
 def test_a_limit_that_cannot_be_is_a_400_that_names_the_field(experts: Any) -> None:
@@ -269,6 +301,43 @@ def test_which_deployments_of_the_catalog_tell() -> None:
     }
 
 
+def test_a_text_that_no_context_holds_is_refused_with_its_tokens() -> None:
+    error = post(experts={"reply": "word " * 10_000}).json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert error["max_tokens"] > 10_000
+
+
+def test_halves_of_characters_and_names_of_special_tokens_are_written_as_text() -> None:
+    said = "Grüße 👩‍🚀 <|end|> 数\n  x"
+    written = asked(Experts(reply=said))
+    found = told(written)
+    assert written.text == said
+    ids = tuple(text().tokens(said))
+    assert found.reply.ids == ids[:-1]
+    assert len(written.logprobs) == len(ids) == written.completion_tokens
+    assert tuple(token.id for token in written.logprobs) == ids
+
+
+def test_a_stop_string_cuts_what_is_written_too() -> None:
+    written = asked(Experts(reply="one two three four"), stop=("three",))
+    assert (written.text, written.finish_reason) == ("one two ", "stop")
+    made = written.completion_tokens or 0
+    assert len(told(written)) == (written.prompt_tokens or 0) + made - 1
+
+
+def test_two_at_once_each_as_if_alone() -> None:
+    ways = [None, Experts(), Experts(k=1), Experts(off=((0, 3), (5, 1)))]
+    short = {"seed": 3, "max_tokens": 20}
+    alone = [asked(experts, **short) for experts in ways]
+    runs = [run.start(selector.backend(NANO), request(experts, **short)) for experts in ways]
+    for one, started in zip(alone, runs, strict=True):
+        reply = started.wait(PATIENCE)
+        assert (reply.text, reply.logprobs) == (one.text, one.logprobs)
+        assert bool(reply.routing) == bool(one.routing)
+        if one.routing:
+            assert same(told(reply), told(one))
+
+
 def test_a_stopped_reply_keeps_what_was_told() -> None:
     started = run.start(selector.backend(NANO), request(Experts(), max_tokens=200))
     while not started.reply.routing:
@@ -277,3 +346,18 @@ def test_a_stopped_reply_keeps_what_was_told() -> None:
     reply = started.wait(PATIENCE)
     assert reply.state == "stopped"
     assert len(told(reply)) >= (reply.prompt_tokens or 1)
+
+
+def test_a_worker_that_dies_leaves_what_it_told() -> None:
+    whole = told(asked(Experts()))
+    backend = selector.backend(NANO)
+    assert isinstance(backend, LocalBackend)
+    started = run.start(backend, request(Experts(), max_tokens=400))
+    until(lambda: started.reply.text)
+    assert backend.worker is not None
+    os.kill(backend.worker.pid, signal.SIGKILL)
+    reply = started.wait(PATIENCE)
+    assert isinstance(reply.error, WorkerDied)
+    left = told(reply)
+    assert len(left) >= (reply.prompt_tokens or 1)
+    assert whole.ids[: len(left)] == left.ids

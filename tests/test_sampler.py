@@ -214,3 +214,12 @@ def test_half_precision_is_read_as_numbers() -> None:
     logits = row(50_000, 0.01).astype(numpy.float16)
     drawn = {sampler(seed=seed, top=1).pick(logits).id for seed in range(100)}
     assert len(drawn) > 90  # sums in half precision stop growing at 2,048
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_what_is_written_needs_numbers_too(wrong: float) -> None:
+    logits = row()
+    logits[5] = wrong
+    writing = Sampler(Sampling(**PLAIN), (), 0, [3])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not a number"):
+        writing.pick(logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import os
 import re
@@ -32,6 +33,8 @@ from slm_backends import catalog, snippets
 from slm_backends.access import EVERYONE, Access
 from slm_backends.chat import PARAMETERS, SAMPLING_FIELDS, ChatRequest, Message, Sampling
 from slm_backends.endpoints.openai import wanted
+from slm_backends.routing import ALL_LAYERS, Experts
+from slm_backends.worker.wire import read_request
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {"openai": "chat.completions.create", "azure": "complete", "ollama": "chat"}
@@ -239,6 +242,18 @@ def run_both(
         assert "Hello" in done.stdout
     first, second = seen
     return first, second
+
+
+def test_what_is_asked_of_experts_is_asked_again() -> None:
+    experts = Experts(k=1, off=((2, 3), (ALL_LAYERS, 0)))
+    asked = dataclasses.replace(request("Hi"), experts=experts)
+    local = snippets.server("phi-moe-nano@transformers")
+    assert local is not None
+    _, sent = curl_in(snippets.curl(asked, local))
+    for found in (flat(call_in(snippets.python(asked, local))), sent):
+        assert read_request(json.loads(json.dumps(found))).request == asked
+    for program in (snippets.python(asked, CLOUD), snippets.curl(asked, CLOUD)):
+        assert "experts" not in program, "no other server knows the word"
 
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from asking import PATIENCE, until
@@ -14,8 +15,9 @@ from scripted_engine import EOS, ScriptedEngine, scripted
 from slm_backends import catalog, store
 from slm_backends.chat import Sampling
 from slm_backends.errors import Busy, SLMError
+from slm_backends.routing import Experts
 from slm_backends.worker import scheduler as module
-from slm_backends.worker.engines import Token
+from slm_backends.worker.engines import Fired, Mixture, Token
 from slm_backends.worker.scheduler import Ended, Job, Scheduler, Started, Text, Update
 from slm_backends.worker.text import ChatText
 
@@ -70,12 +72,15 @@ class Desk:
         self,
         notify: Callable[[Update], None] | None = None,
         top_logprobs: int | None = None,
+        experts: Experts | None = None,
         **sampling: object,
     ) -> Heard:
         updates: list[Update] = []
         asked = Sampling(**{"max_tokens": 100} | sampling)  # type: ignore[arg-type]
         reply = self.text.reply(asked.stop)
-        job = Job([5, 6, 7], asked, reply, notify or (lambda update: None), top_logprobs)
+        job = Job(
+            [5, 6, 7], asked, reply, notify or (lambda update: None), top_logprobs, experts=experts
+        )
         heard = Heard(job, updates)
 
         def listen(update: Update) -> None:
@@ -192,6 +197,111 @@ def test_halves_of_a_character_come_with_it_or_at_the_end(desk: Desk) -> None:
     assert cut.last.reason == "length"
     assert cut.said == ""
     assert [token.id for token in cut.told] == halves[:1]
+
+
+# --- experts --------------------------------------------------------------------------------------
+
+
+class Mixed(ScriptedEngine):
+    """Tells one expert of one layer for each token that it has read: the prompt in pieces of two,
+    then each token of the reply but the last. `anew`: at this token it reads all once more."""
+
+    mixture = Mixture(1, 8, 1)
+    anew = -1
+
+    def admit(self, key: int, prompt: list[int], *given: Any, **more: Any) -> int | None:
+        self.read = list(prompt)
+        self.asked = more
+        self.reads = self._reading(0)
+        return super().admit(key, prompt, *given)
+
+    def _reading(self, begin: int) -> Iterator[Fired]:
+        for at in range(begin, len(self.read), 2):
+            ids = self.read[at : at + 2]
+            yield Fired(at, ids, 1, bytes(2 * len(ids)), bytes(4 * len(ids)), bytes(16 * len(ids)))
+
+    def step(self) -> Iterator[Any]:
+        for key in list(self._replies):
+            if (fired := next(self.reads, None)) is not None:
+                yield key, fired
+                yield key, []
+                continue
+            for _, tokens in super().step():
+                assert isinstance(tokens, list)
+                self.read += [token.id for token in tokens]
+                again = len(self.read) == self.anew
+                self.reads = self._reading(0 if again else len(self.read) - 1)
+                yield key, tokens
+
+
+def places(heard: Heard) -> list[tuple[int, int]]:
+    parts = [update for update in heard.updates if isinstance(update, Fired)]
+    return [(part.start, part.start + len(part.ids)) for part in parts]
+
+
+def test_what_worked_is_told_before_the_text_that_follows_it(text: ChatText) -> None:
+    said = text.tokens(SENTENCE)
+    with opened(text, Mixed(lambda _: said)) as desk:
+        heard = desk.submit(experts=Experts(k=1))
+        assert heard.last.reason == "stop"
+        assert desk.engine.asked["experts"] == Experts(k=1)  # type: ignore[attr-defined]
+    # The end token is sampled and read by nobody, the one before it is read for it.
+    assert places(heard) == [(0, 2), (2, 3), *((at, at + 1) for at in range(3, 3 + len(said)))]
+    known = 3
+    for update in heard.updates:
+        if isinstance(update, Fired):
+            known = max(known, update.start + len(update.ids))
+        elif isinstance(update, Text):
+            assert known >= 3 + len(text.tokens(SENTENCE[: len(update.text)])) - 1
+
+
+def test_what_worked_is_gathered_as_the_text_is(
+    text: ChatText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UPDATE_EVERY", 1_000.0)
+    said = text.tokens(SENTENCE)
+    with opened(text, Mixed(lambda _: said)) as desk:
+        heard = desk.submit(experts=Experts())
+        assert heard.last.reason == "stop"
+    assert places(heard) == [(0, 2), (2, 3), (3, 3 + len(said))], (
+        "two of the prompt, one of the rest"
+    )
+
+
+def test_a_text_that_is_read_anew_is_told_anew(text: ChatText) -> None:
+    said = text.tokens(SENTENCE)
+    with opened(text, Mixed(lambda _: said)) as desk:
+        desk.engine.anew = 6  # type: ignore[attr-defined]
+        heard = desk.submit(experts=Experts())
+        assert heard.last.reason == "stop"
+    told = places(heard)
+    again = told.index((0, 2), 1)
+    assert told[again - 1] == (4, 5)
+    assert told[again:][:3] == [(0, 2), (2, 4), (4, 6)]
+    assert told[-1][1] == 3 + len(said)
+
+
+def test_what_a_stop_string_takes_from_the_text_was_read_all_the_same(text: ChatText) -> None:
+    said = text.tokens(SENTENCE)
+    with opened(text, Mixed(lambda _: said)) as desk:
+        heard = desk.submit(experts=Experts(), stop=(" four five",))
+        assert heard.last.timings is not None
+        made = heard.last.timings.predicted_n
+    assert heard.said == "One two three"
+    assert places(heard)[-1][1] == 3 + made - 1
+    assert len(text.tokens(heard.said)) < made
+
+
+def test_who_is_cancelled_is_told_nothing_more(text: ChatText) -> None:
+    with opened(text, Mixed(lambda _: text.tokens(SENTENCE) * 50)) as desk:
+        heard = desk.submit(experts=Experts(), max_tokens=1_000)
+        until(lambda: len(places(heard)) > 4)
+        desk.scheduler.cancel(heard.job)
+        until(lambda: desk.scheduler.counts == (0, 0))
+        told = len(heard.updates)
+        assert desk.submit(experts=Experts(), max_tokens=3).last.reason == "length"
+    assert len(heard.updates) == told
+    assert not heard.ended.is_set()
 
 
 # --- ends -----------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from slm_backends.chat import SAMPLING_FIELDS, ChatRequest, Message, Sampling, T
 from slm_backends.endpoints import openai as client
 from slm_backends.endpoints import replies
 from slm_backends.errors import BadRequest, Busy, ContextOverflow, Unsupported
+from slm_backends.routing import ALL_LAYERS, Experts
 from slm_backends.worker import wire
-from slm_backends.worker.engines import Token
+from slm_backends.worker.engines import Fired, Mixture, Token
 from slm_backends.worker.text import ChatText
 from slm_backends.worker.vocabulary import Vocabulary
 
@@ -283,3 +284,44 @@ def test_errors_are_written_in_openais_shape() -> None:
         8_000, 512, 8_192,
     )  # fmt: skip
     assert overflow["code"] == "context_length_exceeded"
+
+
+# --- experts --------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_of_experts() -> None:
+    assert read().request.experts is None
+    assert read(experts=None).request.experts is None
+    assert read(experts={}).request.experts == Experts()
+    asked = {"k": 3, "off": [[ALL_LAYERS, 5], [2, 0]], "reply": "Yes."}
+    expected = Experts(3, ((ALL_LAYERS, 5), (2, 0)), "Yes.")
+    assert read(experts=asked).request.experts == expected
+    assert read(**client.routing(read(experts=asked).request)).request.experts == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (True, BadRequest), ([], BadRequest), ("all", BadRequest), ({"k": None}, BadRequest),
+        ({"off": {"0": 1}}, BadRequest), ({"reply": ["a"]}, BadRequest),
+        ({"layer": 1}, Unsupported),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_asked_of_experts(wrong: Any, error: type[BadRequest]) -> None:
+    with pytest.raises(error) as refused:
+        read(experts=wrong)
+    assert getattr(refused.value, "field", None) == "experts"
+
+
+def test_a_routing_is_read_as_it_was_written(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizers.files("phi-3.5", tmp_path) / "tokenizer.json"
+    vocabulary = Vocabulary(Tokenizer.from_file(str(tokenizer)), None)
+    fired = Fired(7, [5, 6, 10**6], 2, bytes(range(24)), bytes(range(48)), bytes(range(48)))
+    sent = json.loads(json.dumps(wire.write_routing(fired, Mixture(2, 4, 3), vocabulary)))
+    routed = replies.routed_of(sent)
+    assert routed is not None
+    assert (routed.start, routed.ids, routed.layers, routed.experts) == (7, (5, 6, 10**6), 2, 4)
+    assert routed.k == 2, "as many as worked, not as many as it was made for"
+    assert routed.tokens[2] == "", "models have more rows than tokens"
+    assert (routed.chosen, routed.weights, routed.scores) == fired[3:]

@@ -31,6 +31,7 @@ class Incoming:
                   it holds, and without the empty ones and the comments that servers send to keep a
                   connection open, which not every client expects
     stall_s       seconds without a byte, after the first word of a reply, that end it
+    most          bytes without a piece of a reply in them; None: MAX_BYTES
 
     Raises StreamBroken where a limit is passed.
     """
@@ -42,6 +43,7 @@ class Incoming:
         content_type: str = "",
         *,
         stall_s: float = STALL_SECONDS,
+        most: int | None = None,
     ) -> None:
         self._parts = parts
         self._explains = status >= 400
@@ -49,7 +51,7 @@ class Incoming:
         self._stall_s = stall_s
         self._begun = self._explains
         self._done = False
-        self._limit = MAX_ERROR_BYTES if self._explains else MAX_BYTES
+        self._limit = MAX_ERROR_BYTES if self._explains else most or MAX_BYTES
         self._bytes = 0
         self._characters = 0
 
@@ -92,7 +94,7 @@ class Incoming:
                 return
             else:
                 raise StreamBroken(
-                    f"The server sent {MAX_BYTES / 2**20:.0f} MB without a piece of a reply.",
+                    f"The server sent {self._limit / 2**20:.0f} MB without a piece of a reply.",
                     hint="Check the address: another kind of server may answer there.",
                 )
 
@@ -149,7 +151,7 @@ def _kind(byte_stream: type) -> type[Incoming]:
     return type("IncomingStream", (Incoming, byte_stream), {})
 
 
-def watch(response: Any, byte_stream: type, *, stall_s: float) -> None:
+def watch(response: Any, byte_stream: type, *, stall_s: float, most: int | None = None) -> None:
     """Put an Incoming between an httpx response and its reader, who finds it under "incoming" in
     the response's `extensions`. For a hook that sees responses before their bodies are read.
 
@@ -161,6 +163,7 @@ def watch(response: Any, byte_stream: type, *, stall_s: float) -> None:
         response.status_code,
         headers.get("content-type", ""),
         stall_s=stall_s,
+        most=most,
     )
     if headers.get("content-encoding", "identity") != "identity":
         # Nobody asked for that, and a few bytes of it can become any number.

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 600.0  # the longest silence before a reply: a long prompt on a slow computer
 LIST_SECONDS = 30.0  # for the list of models, which costs a server nothing
+MAX_ROUTED_BYTES = 64 * 2**20  # vLLM's experts of 32,000 tokens, 48 layers and 8 of each, in base64
 NO_KEY = "none"  # the openai package wants a key also where the server does not
 AS_IT_IS = {"Accept-Encoding": "identity"}  # compressed, the pieces of a reply come in lumps
 
@@ -96,16 +97,18 @@ class OpenAIBackend:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         self.capabilities.check(request)
+        asked = request.experts is not None
         client = await self._connected()
         yield Queued()
         with self._our_errors(self._caller.unreachable):
             answer = await self._ask(client, request)
         with self._our_errors(self._caller.broke_off):
             if not self._in_pieces(request):
-                for event in replies.whole(answer, self._caller.refused_inside, self._experts):
+                experts = self._experts if asked else 0
+                for event in replies.whole(answer, self._caller.refused_inside, experts):
                     yield event
                 return
-            read = replies.streamed(answer, self._caller.refused_inside)
+            read = replies.streamed(answer, self._caller.refused_inside, routing=asked)
             async with answer, aclosing(read) as events:
                 async for event in events:
                     yield event
@@ -153,12 +156,11 @@ class OpenAIBackend:
         extra: dict[str, Any] = {"timings_per_token": True} if self._ours else {}
         if self._ours and pictured:
             extra["return_progress"] = True
-        if request.experts is not None:
+        if self._ours:
+            extra |= routing(request)
+        elif request.experts is not None:
             # vLLM tells them of every reply, once it was started so; the tokens must be asked for.
-            named = (
-                {"experts": asdict(request.experts)} if self._ours else {"return_token_ids": True}
-            )
-            extra |= named
+            extra["return_token_ids"] = True
         illustrated = self._inline_images and pictured
         inline = illustrated and bool(self._inline)
         first: SLMError | None = None
@@ -200,7 +202,8 @@ class OpenAIBackend:
                 return self._client
 
             async def limit(response: httpx2.Response) -> None:
-                watch(response, httpx2.AsyncByteStream, stall_s=self._stall_s)
+                most = MAX_ROUTED_BYTES if self.capabilities.routing else None
+                watch(response, httpx2.AsyncByteStream, stall_s=self._stall_s, most=most)
 
             self._client = openai.AsyncOpenAI(
                 base_url=self._caller.base_url,
@@ -302,6 +305,11 @@ def body(
     if extra:
         arguments["extra_body"] = extra
     return arguments
+
+
+def routing(request: ChatRequest) -> dict[str, Any]:
+    """What a worker of ours is asked of its experts, by the name of its field."""
+    return {} if request.experts is None else {"experts": asdict(request.experts)}
 
 
 def wanted(sampling: Sampling, explicit: frozenset[str] = frozenset()) -> dict[str, Any]:

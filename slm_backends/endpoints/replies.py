@@ -18,9 +18,12 @@ from slm_backends.errors import Filtered, SLMError, StreamBroken
 from slm_backends.routing import Routed
 
 
-async def streamed(chunks: Any, refused: Callable[[Any], SLMError]) -> AsyncGenerator[Event, None]:
+async def streamed(
+    chunks: Any, refused: Callable[[Any], SLMError], *, routing: bool = False
+) -> AsyncGenerator[Event, None]:
     """The events of the openai package's chunks. `refused` makes an error of what a server sends in
-    place of one."""
+    place of one; `routing` is read where a worker of ours was asked for it: to others the word may
+    mean anything."""
     incoming: Incoming = chunks.response.extensions["incoming"]
     started = False
     reason = ""
@@ -39,7 +42,7 @@ async def streamed(chunks: Any, refused: Callable[[Any], SLMError]) -> AsyncGene
                 yield Prefill()
             if looking := looking_of((chunk.model_extra or {}).get("prompt_progress")):
                 yield looking
-            if routed := routed_of((chunk.model_extra or {}).get("routing")):
+            if routing and (routed := routed_of((chunk.model_extra or {}).get("routing"))):
                 yield routed
             text = (choice.delta and choice.delta.content) or ""
             logprobs = logprobs_of(choice.logprobs) if choice.logprobs else ()
@@ -58,7 +61,7 @@ async def streamed(chunks: Any, refused: Callable[[Any], SLMError]) -> AsyncGene
 def whole(sent: Any, refused: Callable[[Any], SLMError], experts: int = 0) -> Iterator[Event]:
     """The events of a reply that came in one piece. No Prefill: when it began nobody knows.
 
-    `experts` is how many each layer of the model has, where it has any."""
+    `experts` is how many each layer of the model has, where it was asked which of them worked."""
     if isinstance(sent, str):  # what the openai package makes of another content type
         raise failures.no_reply("html" if sent.lstrip().startswith("<") else "")
     more = sent.model_extra or {}
@@ -71,9 +74,6 @@ def whole(sent: Any, refused: Callable[[Any], SLMError], experts: int = 0) -> It
     check_length(len(text))
     logprobs = logprobs_of(choice.logprobs) if choice.logprobs else ()
     timings = timings_of(more.get("timings"))
-    for told in more.get("routing") or ():
-        if routed := routed_of(told):
-            yield routed
     if experts and (choice.model_extra or {}).get("routed_experts"):
         yield vllm.routed(sent, experts)
     if text or logprobs:

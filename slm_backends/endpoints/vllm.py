@@ -2,8 +2,9 @@
 
 Only of a reply that comes whole, and only numbers of experts: no weights, no scores. In vLLM 0.22
 and later (vllm/entrypoints/openai, `routed_experts` of a choice) it is a NumPy file in base64,
-int32 [tokens, layers, k], of prompt and reply but for the last token; in 0.21 nested lists, where
-those of the prompt stand apart, as `prompt_routed_experts` of the answer.
+whole numbers [tokens, layers, k], of prompt and reply but for the last token; in 0.21 nested lists,
+where those of the prompt stand apart, as `prompt_routed_experts` of the answer, or are missing. It
+may be told to leave out the beginning of a prompt that it had kept.
 """
 
 from __future__ import annotations
@@ -31,13 +32,18 @@ def routed(sent: Any, experts: int) -> Routed:
     if found.ndim != 3 or not found.size or found.min() < 0 or found.max() >= experts:
         raise ValueError("the experts in it are none of the model's")
     count, layers, k = found.shape
+    read = sent.usage.total_tokens - 1 if sent.usage else count
+    if count > read:
+        raise ValueError("the experts in it are of more tokens than there are")
+    start = read - count  # what is missing is missing at the beginning
     ids = [*(more.get("prompt_token_ids") or ()), *(own.get("token_ids") or ())]
-    known = len(ids) >= count and all(type(token) is int for token in ids)
+    known = len(ids) == read + 1 and all(type(token) is int for token in ids)
+    told = ids[start:read] if known else range(start, read)
     return Routed(
-        0,
-        tuple(ids[:count]) if known else tuple(range(count)),
+        start,
+        tuple(told),
         # It sends no texts of single tokens.
-        tuple(f"#{token}" for token in ids[:count]) if known else ("?",) * count,
+        tuple(f"#{token}" for token in told) if known else ("?",) * count,
         layers,
         experts,
         k,

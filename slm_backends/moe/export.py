@@ -66,14 +66,14 @@ def as_parquet(trace: Trace, facts: Mapping[str, Any]) -> bytes:
     """As as_json; compressed with zstd, which every reader of Parquet knows."""
     count, layers, k = trace.chosen.shape
     parts = ["prompt", "reply"]
-    place = numpy.repeat(numpy.arange(count, dtype=numpy.int32), layers * k)
+    place, layer, rank = _order(count, layers, k)
     columns: dict[str, Any] = {
         "place": place,
         "part": _named((place >= trace.prompt_tokens).astype(numpy.int32), parts),
         "id": numpy.repeat(numpy.array(trace.ids, numpy.int64), layers * k),
         "token": _named(place, [_whole(token) for token in trace.tokens]),
-        "layer": numpy.tile(numpy.repeat(numpy.arange(layers, dtype=numpy.int16), k), count),
-        "rank": numpy.tile(numpy.arange(k, dtype=numpy.int16), count * layers),
+        "layer": layer,
+        "rank": rank,
         "expert": trace.chosen.ravel(),
     }
     if trace.weights is not None:
@@ -107,6 +107,8 @@ def _read_json(content: bytes) -> tuple[Trace, dict[str, Any]]:
     found = json.loads(content.decode("utf-8-sig"))
     layers, experts, k, prompt_tokens = _mixture(found)
     tokens = found["tokens"]
+    if [token["place"] for token in tokens] != list(range(len(tokens))):
+        raise ValueError("tokens in another order")
     shape = (len(tokens), layers)
 
     def array(name: str, kind: str, length: int) -> Array:
@@ -137,6 +139,9 @@ def _read_parquet(content: bytes) -> tuple[Trace, dict[str, Any]]:
     told = head["told"]
     count = len(table) // (layers * k)
     shape = (count, layers)
+    for name, expected in zip(("place", "layer", "rank"), _order(count, layers, k), strict=True):
+        if not numpy.array_equal(table[name].to_numpy(), expected):
+            raise ValueError("rows in another order")
     firsts = table.take(numpy.arange(count) * layers * k)
 
     def array(name: str, kind: str, length: int) -> Array:
@@ -183,13 +188,23 @@ def _mixture(head: Any) -> tuple[int, int, int, int]:
     return numbers
 
 
+def _order(count: int, layers: int, k: int) -> tuple[Array, Array, Array]:
+    """Place, layer and rank of each row of a Parquet file."""
+    return (
+        numpy.repeat(numpy.arange(count, dtype=numpy.int32), layers * k),
+        numpy.tile(numpy.repeat(numpy.arange(layers, dtype=numpy.int16), k), count),
+        numpy.tile(numpy.arange(k, dtype=numpy.int16), count * layers),
+    )
+
+
 def _array(values: Array, kind: str, shape: tuple[int, ...]) -> Array:
     """`values` as numbers of that kind, which they must be without loss of meaning."""
     if not values.size:
         values = values.reshape(shape).astype(kind)  # of no number nobody knows the kind
     if values.shape != shape or values.dtype.kind not in ("iu" if kind == "<u2" else "iuf"):
         raise ValueError("the sizes or the kinds of numbers do not fit")
-    if not numpy.isfinite(values).all() or (values < 0).any():
+    most = numpy.iinfo(kind).max if kind == "<u2" else numpy.finfo(kind).max
+    if not ((values >= 0) & (values <= most)).all():
         raise ValueError("a number is none that can be")
     return values.astype(kind)
 

@@ -32,8 +32,8 @@ FORMULAS: Mapping[str, str] = {
         "experts / k is the most there can be, the same k experts for every token."
     ),
     "entropy": (
-        "-sum(load x log(load)) / log(experts), of a layer's loads: 1 is even work, 0 is one "
-        "expert that does it all."
+        "-sum(load x log(load)) / log(experts), of a layer's loads: 1 is even work; "
+        "log(k) / log(experts), which is 0 for k = 1, the same k experts for every token."
     ),
     "unused": (
         "Experts on which none of the layer's choices fell. A short text leaves some unused in a "

@@ -19,7 +19,7 @@ Array = Any  # numpy's, of the shape and the numbers that are told beside it
 @dataclass(frozen=True, eq=False)
 class Trace:
     """The tokens that a model has read, those of the prompt first; the last one of a reply, which
-    it never reads, is not among them.
+    it never reads, is not among them, nor what a server leaves out of a prompt's beginning.
 
     ids, tokens    of them, and their texts
     prompt_tokens  how many of them are the prompt's
@@ -87,7 +87,9 @@ def trace(routing: Sequence[Routed], prompt_tokens: int | None = None) -> Trace 
     first = whole[0]
     ids = tuple(token for part in whole for token in part.ids)
     shape = (len(ids), first.layers)
-    prompt = len(ids) if prompt_tokens is None else min(prompt_tokens, len(ids))
+    prompt = len(ids)
+    if prompt_tokens is not None:
+        prompt = min(max(prompt_tokens - first.start, 0), prompt)
     weights = b"".join(part.weights for part in whole)
     scores = b"".join(part.scores for part in whole)
     return Trace(

@@ -159,6 +159,8 @@ class Service:
             assert self.mixture is not None  # or the capabilities would have refused it
             experts.check(*self.mixture)
             written = text.tokens(experts.reply)
+            if experts.reply and not written:
+                raise BadRequest("experts: nothing in reply can be written.", field="experts")
         request = self._fitted(asked, len(prompt), len(written))
         sampling = request.sampling
         reply = text.reply(sampling.stop)
@@ -172,14 +174,14 @@ class Service:
         context = self.capabilities.context
         assert context is not None
         request = asked.request
+        most = request.sampling.max_tokens
         if written:
-            request = replace(request, sampling=replace(request.sampling, max_tokens=written))
+            most = written
         elif asked.open_ended:
-            room = min(max(1, context - prompt_tokens), int(PARAMETERS["max_tokens"].maximum))
-            request = replace(request, sampling=replace(request.sampling, max_tokens=room))
-        if prompt_tokens + request.sampling.max_tokens > context:
-            raise ContextOverflow.measured(prompt_tokens, request.sampling.max_tokens, context)
-        return request
+            most = min(max(1, context - prompt_tokens), int(PARAMETERS["max_tokens"].maximum))
+        if prompt_tokens + most > context:
+            raise ContextOverflow.measured(prompt_tokens, most, context)
+        return replace(request, sampling=replace(request.sampling, max_tokens=most))
 
 
 def build(service: Service, api_key: str = "") -> Starlette:

@@ -21,6 +21,8 @@ NEGLIGIBLE = 30.0
 #: vocabulary can take as long as a small model's step.
 DEPTHS = (3.0, 6.0, 9.0, 14.0)
 
+NO_NUMBER = "the model computed something that is not a number"
+
 Row = Any  # a one-dimensional numpy array of floats, one a token of the vocabulary
 
 
@@ -85,7 +87,7 @@ class Sampler:
         likeliest = int(logits.argmax())
         highest = logits[likeliest]
         if not numpy.isfinite(highest):
-            raise ValueError("the model computed something that is not a number")
+            raise ValueError(NO_NUMBER)
         if sampling.temperature == 0:
             return likeliest
         ids = numpy.flatnonzero(logits >= highest - NEGLIGIBLE * sampling.temperature)
@@ -126,7 +128,10 @@ class Sampler:
 
     def _with_logprobs(self, logits: Row, chosen: int, top: int) -> Token:
         numpy = self._numpy
-        row = logits - logits.max()
+        highest = logits.max()
+        if not numpy.isfinite(highest):  # what is written is not chosen: nobody has looked yet
+            raise ValueError(NO_NUMBER)
+        row = logits - highest
         weights = numpy.exp(row)
         row = row - numpy.log(weights.sum())
         best: tuple[tuple[int, float], ...] = ()
