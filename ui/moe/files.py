@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import streamlit as st
@@ -48,8 +49,5 @@ def facts(turn: Turn) -> dict[str, Any]:
         "prompt": turn.prompt,
         "reply": reply.text,
         "finish_reason": reply.finish_reason,
-        "max_tokens": turn.sampling.max_tokens,
-        "temperature": turn.sampling.temperature,
-        "top_p": turn.sampling.top_p,
-        "seed": turn.sampling.seed,
+        **asdict(turn.sampling),
     }
