@@ -13,8 +13,6 @@ import base64
 import io
 from typing import Any
 
-import numpy
-
 from slm_backends.routing import Routed
 
 MOST = 2**26  # numbers in an answer: 16,000 tokens of 64 layers with 64 choices
@@ -23,6 +21,8 @@ MOST = 2**26  # numbers in an answer: 16,000 tokens of 64 layers with 64 choices
 def routed(sent: Any, experts: int) -> Routed:
     """The Routed of a whole answer of the openai package, which has a `routed_experts`. Raises
     ValueError for what is none."""
+    import numpy  # only who is told of experts waits for it
+
     choice = sent.choices[0]
     more, own = sent.model_extra or {}, choice.model_extra or {}
     parts = [
@@ -52,6 +52,8 @@ def routed(sent: Any, experts: int) -> Routed:
 
 
 def _array(sent: Any) -> Any:
+    import numpy
+
     if isinstance(sent, str):
         file = io.BytesIO(base64.b64decode(sent, validate=True))
         try:
