@@ -14,7 +14,9 @@ PY := .venv/bin/python
 MADE := .venv/.made
 APP := .venv/.requirements
 DEV := .venv/.requirements-dev
-PIP := $(PY) -m pip install --disable-pip-version-check --no-input
+# Compiling all modules would take as long as the downloads; Python compiles what it imports.
+PIP := $(PY) -m pip install --disable-pip-version-check --no-input --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
 # A .venv whose Python is gone (an upgrade, a moved folder) is made again.
 ifneq ($(wildcard $(MADE)),)
@@ -24,7 +26,6 @@ endif
 endif
 
 .PHONY: help run setup fetch fetch-tested test check fix bench clean
-.NOTPARALLEL:
 
 help:
 	@echo "make run     start the playground (PORT=8501 HOST=127.0.0.1 PYTHON=...)"
@@ -62,8 +63,9 @@ fetch: $(APP)
 fetch-tested: $(DEV)
 	@$(PY) -m slm_backends fetch $(TESTED)
 
-test: $(DEV) fetch-tested check
-	@CHROMIUM=$$(sh scripts/chromium.sh $(PY)) && export CHROMIUM && exec $(PY) -m pytest -n 2 --dist loadfile
+test: $(DEV)
+	@$(MAKE) --no-print-directory -j 2 fetch-tested check
+	@CHROMIUM=$$(sh scripts/chromium.sh $(PY)) && export CHROMIUM && exec $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(DEV)
 	@$(PY) -m ruff check .

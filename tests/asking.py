@@ -9,7 +9,7 @@ from slm_backends import run
 from slm_backends.chat import Backend, ChatRequest, Message, Sampling
 from slm_backends.run import Reply, Run
 
-PATIENCE = 60.0  # seconds after which a test gives up; nothing here takes more than a few
+PATIENCE = 120.0  # seconds after which a test gives up; nothing here takes more than a few
 LONG = "Write a very long story about a dragon who learns to cook."
 
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from benchmarks import browser
 
-PATIENCE = 60_000  # milliseconds
+PATIENCE = 120_000  # milliseconds
 
 # What a browser shows comes a moment after the script that drew it: look until it is there.
 expect.set_options(timeout=PATIENCE)
@@ -86,9 +86,14 @@ def reply(page: Page, place: int) -> Locator:
     return history(page, place).get_by_test_id("stChatMessage").last
 
 
-def line(page: Page, place: int) -> str:
+def caption(page: Page, place: int) -> Locator:
     """The numbers under the last reply in a pane."""
-    return reply(page, place).get_by_test_id("stCaptionContainer").last.inner_text()
+    return reply(page, place).get_by_test_id("stCaptionContainer").last
+
+
+def line(page: Page, place: int) -> str:
+    """What they say now."""
+    return caption(page, place).inner_text()
 
 
 def until_tokens(page: Page, place: int, count: int) -> None:

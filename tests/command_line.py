@@ -15,7 +15,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = (sys.executable, "-m", "slm_backends")
-PATIENCE = 60  # seconds
+PATIENCE = 120  # seconds
 
 
 def slm(

@@ -33,6 +33,37 @@ for _provider in catalog.load().providers.values():
     os.environ.pop(_provider.key, None)
     os.environ.pop(_provider.address, None)
 os.environ["SLM_SECRETS"] = str(Path(__file__).with_name("nowhere.toml"))
+# Two threads of PyTorch that wait for each other take ten times as long on a busy computer.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+#: Files that take minutes, from the longest on. What begins last must not be what ends last.
+LONGEST = (
+    "test_cli.py",
+    "test_engines.py",
+    "test_browser_multilingual.py",
+    "test_browser_servers.py",
+    "test_browser.py",
+    "test_fetch_and_chat.py",
+    "test_browser_moe.py",
+    "test_real_servers.py",
+    "test_serve.py",
+    "test_browser_vision.py",
+    "test_page_moe.py",
+    "test_convert.py",
+    "test_cli_compare.py",
+    "test_load.py",
+    "test_cli_servers.py",
+    "test_hub.py",
+    "test_recipe_nano.py",
+    "test_local.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files begin first."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(autouse=True)

@@ -30,11 +30,9 @@ from safetensors.numpy import save_file
 from slm_backends import catalog, convert, files, store
 from slm_backends.chat import SAMPLING_FIELDS
 
-PATIENCE = 60.0  # seconds for a server to start: a few, on a computer with nothing else to do
+PATIENCE = 120.0  # seconds for a server to start: a few, on a computer with nothing else to do
 LOOK = 0.25  # seconds between two looks at the time that a process has computed
 IDLE = 0.05  # of one processor: what a process that only waits takes at most
-#: Two threads of PyTorch that wait for each other take ten times as long on a busy computer.
-QUIET = {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
 KEY = "key-of-these-tests"  # for the one server that can be told to want one
 MODEL = "smollm2-135m-instruct"
 IN_THE_CACHE = "embedded/smollm2"  # what the checkpoint is called in the cache of the model hub
@@ -124,7 +122,7 @@ def _running(
             stdout=written,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env=os.environ | convert.OFFLINE | QUIET | {"HF_HUB_CACHE": str(cache)},
+            env=os.environ | convert.OFFLINE | {"PYTHONUTF8": "1", "HF_HUB_CACHE": str(cache)},
             encoding="utf-8",
         )
     try:

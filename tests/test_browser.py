@@ -20,6 +20,7 @@ from browsing import (
     ask,
     ask_quickly,
     box,
+    caption,
     composer,
     history,
     line,
@@ -39,6 +40,7 @@ ONNX, OPENVINO = "smollm2-135m-instruct@onnx", "smollm2-135m-instruct@openvino"
 ENDLESS = "fake@tokens=5000,rate=50"
 ECHO = "fake@text=echo,rate=0"
 FRANCE = "What is the capital of France?"
+BUSY = 0.05  # of a core, also where others want it: a worker that waits takes next to nothing
 
 pytestmark = pytest.mark.usefixtures("embedded")
 
@@ -200,12 +202,12 @@ def test_a_closed_tab_frees_the_model(app: App, new_page: NewPage) -> None:
     page = new_page(app.link(ONNX, temperature=0, max_tokens=4000))
     ask(page, "Write a poem about the sea.")
     until_tokens(page, 0, 50)
-    assert busy_for(app, ONNX) > 0.2
+    assert busy_for(app, ONNX) > BUSY
     assert "tokens" in line(page, 0)
     page.close()
     closed = time.monotonic()
-    while busy_for(app, ONNX) > 0.05:
-        assert time.monotonic() < closed + 3, "it still computes"
+    while busy_for(app, ONNX) > BUSY:
+        assert time.monotonic() < closed + 10, "it still computes"  # all tokens take longer
 
 
 def test_an_app_that_is_killed_takes_its_workers_along(expendable: App, browser: Browser) -> None:
@@ -219,7 +221,7 @@ def test_an_app_that_is_killed_takes_its_workers_along(expendable: App, browser:
     expendable.process.kill()
     expendable.process.wait()
     for worker in workers:
-        worker.wait(5)  # raises when it is still there
+        worker.wait(20)  # raises when it is still there
     page.close()
 
 
@@ -250,7 +252,7 @@ def test_stop_keeps_what_has_come(way: str, app: App, new_page: NewPage) -> None
 
 
 def test_a_parameter_changed_while_streaming_stops_nothing(app: App, new_page: NewPage) -> None:
-    page = new_page(app.link("fake@tokens=120,rate=40", "fake@tokens=100,rate=40"))
+    page = new_page(app.link("fake@tokens=100,rate=40", ENDLESS))
     ask(page, "Hello")
     until_tokens(page, 0, 5)
     open_gear(page)
@@ -259,12 +261,11 @@ def test_a_parameter_changed_while_streaming_stops_nothing(app: App, new_page: N
     box(page, "System prompt").fill("Be brief.")
     page.keyboard.press("Control+Enter")
     page.wait_for_url("**temperature=0.9**")
-    assert stop_button(page).count() == 1
-    answered(page)
-    assert line(page, 0).startswith("120 tokens")
-    assert line(page, 1).startswith("100 tokens")
-    assert line(page, 0).endswith("stop")
+    expect(caption(page, 0)).to_have_text(re.compile(r"^100 tokens.*stop$", re.DOTALL))
+    expect(caption(page, 1)).not_to_have_text(line(page, 1))  # it grows
     page.keyboard.press("Escape")
+    stop_button(page).click()
+    answered(page)
     page.get_by_text("Code", exact=True).click()  # a rerun: the values are still there
     page.get_by_role("radio", name="Chat").click()
     open_gear(page)

@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,6 @@ LARGEST = 26_000_000  # bytes of weights that may be shipped
 #: of right answers to checked questions: below what the cards say, for few are asked here
 FLOOR = {nano.MIXTURE: 0.95, nano.TWIN: 0.95}
 WORST_STORIES = 2.0  # perplexity
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
