@@ -77,7 +77,7 @@ def experts(page: Page, address: str) -> None:
     stop.wait_for(state="attached")
     stop.wait_for(state="detached", timeout=120_000)
     page.locator(".moe-token").nth(12).click()
-    page.locator(".moe-table").first.wait_for()
+    page.locator(".moe-bars").evaluate("bars => bars.scrollIntoView({block: 'end'})")
 
 
 def save(page: Page, file: Path) -> None:

@@ -55,6 +55,16 @@ def page(chromium: Browser) -> Iterator[Page]:
         yield context.new_page()
 
 
+@pytest.fixture(scope="module")
+def shown(chromium: Browser, app: App) -> Iterator[Page]:
+    """A page with a reply, for tests that only look at it."""
+    with chromium.new_context(viewport={"width": 1280, "height": 1000}) as context:
+        page = context.new_page()
+        open_page(page, app)
+        ask(page, SUM)
+        yield page
+
+
 def open_page(page: Page, app: App, **link: object) -> None:
     page.goto(f"{app.url}/moe?{urlencode({'temperature_moe': 0, **link})}")
     expect(composer(page)).to_be_enabled()
@@ -123,13 +133,11 @@ def test_a_sum_is_answered_and_its_tokens_are_walked_by_keyboard(page: Page, app
     expect(page.locator(".moe-token[tabindex='0']")).to_have_count(1)
 
 
-def test_another_layer_shows_other_experts(page: Page, app: App) -> None:
-    open_page(page, app)
-    ask(page, SUM)
-    expect(tokens(page, "prompt").first).to_have_attribute("title", re.compile("in layer 0$"))
-    page.locator(".st-key-moe_layer").get_by_role("combobox").click()
-    page.get_by_role("option", name="Layer 5").click()
-    expect(tokens(page, "prompt").first).to_have_attribute("title", re.compile("in layer 5$"))
+def test_another_layer_shows_other_experts(shown: Page) -> None:
+    expect(tokens(shown, "prompt").first).to_have_attribute("title", re.compile("in layer 0$"))
+    shown.locator(".st-key-moe_layer").get_by_role("combobox").click()
+    shown.get_by_role("option", name="Layer 5").click()
+    expect(tokens(shown, "prompt").first).to_have_attribute("title", re.compile("in layer 5$"))
 
 
 def test_views_grow_while_it_answers_and_changing_them_stops_nothing(page: Page, app: App) -> None:
@@ -209,19 +217,17 @@ def test_what_a_person_or_a_model_wrote_is_only_text(page: Page, app: App) -> No
     expect(page).to_have_title(re.compile("Experts"))
 
 
-def test_the_routing_is_a_file(page: Page, app: App, tmp_path: Path) -> None:
-    open_page(page, app)
-    ask(page, SUM)
+def test_the_routing_is_a_file(shown: Page, tmp_path: Path) -> None:
     for name, ending in (("JSON", "json"), ("Parquet", "parquet")):
-        with page.expect_download() as got:
-            page.locator(".st-key-moe_export").get_by_role("button", name=name).click()
+        with shown.expect_download() as got:
+            shown.locator(".st-key-moe_export").get_by_role("button", name=name).click()
         file = tmp_path / got.value.suggested_filename
         got.value.save_as(file)
         assert file.name == f"routing.{ending}"
         trace, facts = export.read(file.read_bytes())
         assert facts["prompt"] == SUM
         assert trace.layers == 6
-        expect(page.locator(".moe-token")).to_have_count(len(trace))
+        expect(shown.locator(".moe-token")).to_have_count(len(trace))
 
 
 def test_a_long_text_is_shown_in_parts(page: Page, app: App) -> None:

@@ -58,9 +58,20 @@ def captions(page: AppTest) -> list[str]:
     return [caption.value for caption in page.caption]
 
 
-@pytest.fixture
-def asked() -> AppTest:
+@pytest.fixture(scope="module")
+def shown() -> AppTest:
+    """A page with a reply, for tests that only look at it."""
     return ask(open_page())
+
+
+@pytest.fixture
+def asked(shown: AppTest) -> AppTest:
+    """A page of the test's own, with the same reply."""
+    page = open_page()
+    desk(page).main = desk(shown).main
+    page.run()
+    assert not page.exception
+    return page
 
 
 def traced(page: AppTest) -> figures.Trace:
@@ -94,8 +105,8 @@ def test_a_starter_is_answered_and_each_layer_tells_its_experts() -> None:
     assert SUM in "".join(found.prompt.tokens)
 
 
-def test_the_link_keeps_deployment_and_prompt_and_asks_nobody(asked: AppTest) -> None:
-    assert asked.query_params["prompt"] == SUM
+def test_the_link_keeps_deployment_and_prompt_and_asks_nobody(shown: AppTest) -> None:
+    assert shown.query_params["prompt"] == SUM
     page = open_page(TWIN, prompt="Was ist das?")
     assert desk(page).main is None
     assert page.query_params["pane"] == TWIN
@@ -108,9 +119,9 @@ def test_a_link_that_names_several_opens_one() -> None:
 def test_another_prompt_takes_the_place_of_the_first(asked: AppTest) -> None:
     view(asked, "Compare")
     finish(press(asked, "A sum and German"))
-    ask(asked, "Tell me a story about a dog.")
+    ask(asked, "What is 5 + 6?")
     assert desk(asked).other is None
-    assert "story" in "".join(traced(asked).prompt.tokens)
+    assert "5 + 6" in "".join(traced(asked).prompt.tokens)
 
 
 def test_a_refusal_is_told_with_its_hint() -> None:
@@ -160,16 +171,16 @@ def test_who_tells_nothing_answers_all_the_same(deployment: str, sentence: str) 
 # --- views ----------------------------------------------------------------------------------------
 
 
-def test_figures_are_those_of_the_reply(asked: AppTest) -> None:
-    view(asked, "Load")
-    balances = figures.balance(traced(asked))
-    told = {metric.label: metric.value for metric in asked.metric}
+def test_figures_are_those_of_the_reply(shown: AppTest) -> None:
+    view(shown, "Load")
+    balances = figures.balance(traced(shown))
+    told = {metric.label: metric.value for metric in shown.metric}
     assert told == {
         "Load, max / mean": f"{max(one.max_over_mean for one in balances):.2f}",
         "Normalised entropy": f"{sum(one.entropy for one in balances) / LAYERS:.3f}",
         "Never used": str(sum(len(one.unused) for one in balances)),
     }
-    assert all(metric.help for metric in asked.metric)
+    assert all(metric.help for metric in shown.metric)
 
 
 @pytest.mark.parametrize(
@@ -181,24 +192,25 @@ def test_figures_are_those_of_the_reply(asked: AppTest) -> None:
     ],
 )
 def test_each_chart_has_its_numbers_as_a_table(
-    asked: AppTest, name: str, key: str, column: str
+    shown: AppTest, name: str, key: str, column: str
 ) -> None:
-    view(asked, name)
-    before = len(asked.table)
-    asked.toggle(key=f"moe_rows_{key}").set_value(True).run()
-    assert not asked.exception
-    assert len(asked.table) == before + 1
-    assert column in asked.table[0].value.columns
+    view(shown, name)
+    shown.toggle(key=f"moe_rows_{key}").set_value(False).run()
+    before = len(shown.table)
+    shown.toggle(key=f"moe_rows_{key}").set_value(True).run()
+    assert not shown.exception
+    assert len(shown.table) == before + 1
+    assert column in shown.table[0].value.columns
 
 
-def test_a_layer_can_be_chosen(asked: AppTest) -> None:
-    view(asked, "Pairs")
-    asked.toggle(key="moe_rows_pairs").set_value(True).run()
-    every = len(asked.table[0].value)
-    asked.selectbox(key="moe_layer_pairs").set_value(3).run()
-    only = asked.table[0].value
+def test_a_layer_can_be_chosen(shown: AppTest) -> None:
+    view(shown, "Pairs")
+    shown.toggle(key="moe_rows_pairs").set_value(True).run()
+    every = len(shown.table[0].value)
+    shown.selectbox(key="moe_layer_pairs").set_value(3).run()
+    only = shown.table[0].value
     assert len(only) < every
-    found = figures.pairs(traced(asked), 3)
+    found = figures.pairs(traced(shown), 3)
     assert only["share of tokens"].max() == pytest.approx(found.max(), abs=1e-3)
 
 
@@ -349,13 +361,13 @@ def test_the_agent_starter_brings_its_system_prompt() -> None:
 
 
 @pytest.mark.parametrize("write", [export.as_json, export.as_parquet])
-def test_the_export_says_what_was_asked_of_what(asked: AppTest, write: object) -> None:
-    main = desk(asked).main
+def test_the_export_says_what_was_asked_of_what(shown: AppTest, write: object) -> None:
+    main = desk(shown).main
     assert main is not None
-    assert {"JSON", "Parquet"} <= {button.label for button in asked.get("download_button")}
-    content = write(traced(asked), files.facts(main))  # type: ignore[operator]
+    assert {"JSON", "Parquet"} <= {button.label for button in shown.get("download_button")}
+    content = write(traced(shown), files.facts(main))  # type: ignore[operator]
     read, facts = export.read(content)
-    assert read.chosen.tolist() == traced(asked).chosen.tolist()
+    assert read.chosen.tolist() == traced(shown).chosen.tolist()
     assert (facts["model"], facts["deployment"]) == ("phi-moe-nano", NANO)
     assert (facts["prompt"], facts["reply"]) == (SUM, main.reply.text)
     assert facts["temperature"] == 0

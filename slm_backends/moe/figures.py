@@ -52,6 +52,10 @@ FORMULAS: Mapping[str, str] = {
         "exp(-mean log-probability of the tokens). As unsure as if it threw a fair die with that "
         "many sides at each token; 1 is certainty."
     ),
+    "loss": (
+        "-mean log-probability of the tokens that were taught in a step, in nats; exp(loss) is "
+        "their perplexity."
+    ),
     "weights": (
         "Mixing weight: what the model really multiplied an expert's output by. In a Phi mixture "
         "it is near 1 unless two experts are nearly tied, so the weights of a token need not add "

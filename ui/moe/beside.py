@@ -26,7 +26,8 @@ def draw(twins: Twins | None, begin: Callable[[], None], prompt: str, running: b
     st.table([_row(kind, pair) for kind in found.mixture.scores], border="horizontal")
     st.caption(
         "Right answers to fresh questions, to the last character, and after the dot the perplexity "
-        "of the expected answers: 1 would be certainty. Of a story no answer is the right one."
+        "of the expected answers: 1 would be certainty. Of a story no answer is the right one: it "
+        "has a perplexity only."
     )
     curves = nano.curves()
     shown.chart(
@@ -59,6 +60,6 @@ def _row(kind: str, pair: tuple[nano.Taught, nano.Taught]) -> dict[str, str]:
     row = {"questions": kind}
     for taught in pair:
         score = taught.scores[kind]
-        right = "–" if score.right is None else f"{score.right} of {score.asked}"
-        row[taught.model_id] = f"{right} · {score.perplexity:.2f}"
+        right = "" if score.right is None else f"{score.right} of {score.asked} · "
+        row[taught.model_id] = f"{right}{score.perplexity:.2f}"
     return row

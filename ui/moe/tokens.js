@@ -41,7 +41,8 @@ const experts = (opened, layer) => {
   const table = make("table", "moe-table");
   table.append(make("caption", "", "Experts that worked, best first"));
   const heading = table.createTHead().insertRow();
-  const names = ["Layer", ...opened.layers[0].map((_, n) => (n ? `Expert ${n + 1}` : "Expert 1"))];
+  // Expert 1 is one of them: a place among the chosen must not look like the number of an expert.
+  const names = ["Layer", ...opened.layers[0].map((_, n) => (n ? `No. ${n + 1}` : "Best"))];
   const weighed = opened.weights !== null;
   for (const [n, name] of names.entries()) {
     for (const words of n && weighed ? [name, "weight"] : [name]) {

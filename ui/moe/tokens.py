@@ -38,6 +38,12 @@ def draw(trace: Trace) -> None:
         )
         begin = _begin(len(trace))
 
+    st.caption(
+        "A token carries the numbers of the experts that worked on it in this layer, best first, "
+        "and the colour of the first. Press one, or move with the arrow keys, to see its experts "
+        "in all layers. The last token of a reply has none: the model never reads it."
+    )
+
     def choose() -> None:
         if (place := st.session_state.moe_strip.place) is not None:
             st.session_state[CHOSEN] = int(place)
@@ -46,11 +52,6 @@ def draw(trace: Trace) -> None:
         data=data(trace, int(layer), begin, st.session_state.get(CHOSEN)),
         key="moe_strip",
         on_place_change=choose,
-    )
-    st.caption(
-        "A token carries the numbers of the experts that worked on it in this layer, best first, "
-        "and the colour of the first. Press one, or move with the arrow keys, to see its experts "
-        "in all layers. The last token of a reply has none: the model never reads it."
     )
 
 
