@@ -93,7 +93,8 @@ def tokens(page: Page, part: str) -> Locator:
 
 
 def view(page: Page, name: str) -> None:
-    page.locator(".st-key-moe_view").get_by_text(name, exact=True).click()
+    """By keyboard: a reply that grows above it moves what a mouse would press."""
+    page.locator(".st-key-moe_view").get_by_role("radio", name=name, exact=True).press("Enter")
 
 
 def test_a_sum_is_answered_and_its_tokens_are_walked_by_keyboard(page: Page, app: App) -> None:
@@ -240,6 +241,7 @@ def test_a_long_text_is_shown_in_parts(page: Page, app: App) -> None:
     open_page(page, app, pane=TINY, max_tokens_moe=4)
     ask(page, "one two three four five six seven eight nine ten " * 120)
     expect(page.get_by_text("tokens are not shown")).to_be_visible()
+    expect(page.locator(".moe-token").first).to_be_visible()
     shown = page.locator(".moe-token").count()
     assert 0 < shown <= MOST
     window = page.locator(".st-key-moe_strip_row").get_by_role("combobox").last
