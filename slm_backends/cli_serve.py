@@ -42,7 +42,8 @@ def serve(deployment_id: str, host: str, port: int, api_key: str) -> NoReturn:
 
     from slm_backends.worker.server import Service, build
 
-    service = Service(deployment, store.folder(deployment), fit.context(deployment))
+    kept = fit.fits(deployment).kept
+    service = Service(deployment, store.folder(deployment), fit.context(deployment), kept)
     app: ASGIApp = build(service, api_key)
     if not api_key:
         # Without a key, the name that a caller used is what tells a program on this computer from a

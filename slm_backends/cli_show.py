@@ -65,7 +65,7 @@ def _of_deployment(deployment: Deployment, tokens: int | None) -> Iterator[tuple
         ),
     )
     verdict = fit.fits(deployment, tokens)
-    fits = "fits" if verdict.fits else "does not fit"
+    fits = "fits in part" if verdict.partly else "fits" if verdict.fits else "does not fit"
     free = (
         ""
         if verdict.fits_now or not verdict.fits

@@ -44,8 +44,8 @@ SERVERS_SECONDS = 20.0  # that servers have to answer, all at once
 NAMED = 3  # deployments that are named for a server that has them
 #: Of these the value is shown.
 SHOWN = (
-    "SLM_HOME", "SLM_CATALOG", "SLM_MEMORY_GB", "SLM_CONTEXT", "SLM_IDLE_MINUTES", "SLM_SECRETS",
-    "SLM_ENTRA", "SLM_PROBE_TOKENS", "SLM_VISITORS_ADD_SERVERS",
+    "SLM_HOME", "SLM_CATALOG", "SLM_MEMORY_GB", "SLM_CONTEXT", "SLM_OFFLOAD", "SLM_IDLE_MINUTES",
+    "SLM_SECRETS", "SLM_ENTRA", "SLM_PROBE_TOKENS", "SLM_VISITORS_ADD_SERVERS",
 )  # fmt: skip
 
 #: runtime -> a program that prints the devices it computes on

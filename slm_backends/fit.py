@@ -14,47 +14,78 @@ from pathlib import Path
 
 import psutil
 
-from slm_backends import store
+from slm_backends import settings, store
 from slm_backends.catalog import Deployment, Model
 from slm_backends.errors import SLMError
+from slm_backends.weights import is_one_file
 
+OFFLOAD = "SLM_OFFLOAD"  # the setting that allows weights on the disk
 DEFAULT_CONTEXT = 8_192  # tokens that a local worker holds at most, where a model can hold more
 MEMORY_SHARE = 0.8  # of this computer's memory, for all workers together; SLM_MEMORY_GB sets it
 OVERHEAD = 600_000_000  # bytes of a worker beside weights and cache: Python, the runtime, buffers
 UNPACKED = {"": 2, "bfloat16": 2, "float16": 2, "float32": 4}  # precision -> bytes of a number
+LEAST = 1 / 16  # of the weights in memory at least, where the others are on the disk: two layers
 LOOKING = 300_000_000  # bytes more where it sees: features that are kept, a crop on its way through
 KV_BYTES = 2  # a number of the cache in half precision, as most publishers state it
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a loaded worker takes with a cache for `context` tokens, and the sum in words."""
+    """Bytes that a loaded worker takes with a cache for `context` tokens, and the sum in words.
+
+    weights  those of the weights among them; 0 where they are not told apart
+    """
 
     total: int
     context: int
     arithmetic: str
+    weights: int = 0
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Whether `need` fits: into `budget`, what all workers may take together, and into `free`,
-    what no program uses now. Both in bytes."""
+    what no program uses now. Both in bytes.
+
+    offload  weights for which there is no room may be read from the disk
+    """
 
     need: Need
     budget: int
     free: int
+    offload: bool = False
 
     @property
     def fits(self) -> bool:
-        return self.need.total <= self.budget
+        return self.need.total <= self.budget or self.partly
+
+    @property
+    def partly(self) -> bool:
+        """Whether it fits because not all of its weights are in memory."""
+        rest = self.need.total - self.need.weights
+        least = rest + int(LEAST * self.need.weights)
+        return self.offload and least <= self.budget < self.need.total
+
+    @property
+    def held(self) -> int:
+        """Bytes that it takes when it is loaded."""
+        return min(self.need.total, self.budget)
+
+    @property
+    def kept(self) -> int | None:
+        """Bytes of its weights that are in memory, where that is not all of them; else None."""
+        rest = self.need.total - self.need.weights
+        return self.budget - rest if self.partly else None
 
     @property
     def fits_now(self) -> bool:
         """Without unloading another model or closing a program."""
-        return self.fits and self.need.total <= self.free
+        return self.fits and self.held <= self.free
 
     @property
     def word(self) -> str:
+        if self.partly:
+            return "partly on disk"
         return "fits" if self.fits else f"needs {gigabytes(self.need.total)}"
 
     @property
@@ -106,12 +137,21 @@ def need(deployment: Deployment, tokens: int | None = None) -> Need:
         parts.append(f"{gigabytes(looking)} to look at pictures")
     parts.append(f"{gigabytes(OVERHEAD)} process")
     unknown = "" if each else ", cache not known"
-    return Need(total, held, f"{' + '.join(parts)} = {gigabytes(total)}{unknown}")
+    return Need(total, held, f"{' + '.join(parts)} = {gigabytes(total)}{unknown}", weights)
 
 
 def fits(deployment: Deployment, tokens: int | None = None) -> Verdict:
     """The verdict for `deployment` with one conversation of `tokens`, as in need()."""
-    return Verdict(need(deployment, tokens), memory_budget(), free_memory())
+    allowed = can_offload(deployment) and settings.flag(OFFLOAD, default=False)
+    return Verdict(need(deployment, tokens), memory_budget(), free_memory(), allowed)
+
+
+def can_offload(deployment: Deployment) -> bool:
+    """Whether a part of its weights could be read from the disk: Transformers can, of models for
+    text and from safetensors."""
+    source = deployment.source
+    packed = source is None or is_one_file(source)
+    return deployment.runtime == "transformers" and not deployment.images and not packed
 
 
 def token_bytes(deployment: Deployment) -> float:

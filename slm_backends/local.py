@@ -285,9 +285,12 @@ class LocalBackend:
             if self.loaded:
                 return None
             async with self._changing:
-                self.held = fit.need(self.deployment).total
+                verdict = fit.fits(self.deployment)
+                self.held = verdict.held
                 context = fit.context(self.deployment)
-                worker = await asyncio.to_thread(WorkerProcess, self.id, folder, context)
+                worker = await asyncio.to_thread(
+                    WorkerProcess, self.id, folder, context, verdict.kept
+                )
                 self.worker = worker
         self.loads += 1
         return worker

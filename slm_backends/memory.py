@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from slm_backends import fit
+from slm_backends import fit, settings
 from slm_backends.catalog import Deployment
 from slm_backends.chat import Queued
 from slm_backends.errors import MemoryExceeded
@@ -97,7 +97,7 @@ class Memory:
         while not wanted.loaded:
             _check(wanted)  # again, as the budget may have changed
             others = [tenant for tenant in self._tenants() if tenant is not wanted]
-            needed = fit.need(wanted.deployment).total
+            needed = fit.fits(wanted.deployment).held
             excess = _held(others) + needed - fit.memory_budget()
             if excess <= 0:
                 return
@@ -115,8 +115,17 @@ def _check(wanted: Tenant) -> None:
     if not verdict.fits:
         raise MemoryExceeded(
             f"{wanted.id} does not fit here: it {verdict.reason}.",
-            hint="Set SLM_MEMORY_GB higher or SLM_CONTEXT lower, or choose a smaller model.",
+            hint=_way_out(wanted.deployment),
         )
+
+
+def _way_out(deployment: Deployment) -> str:
+    if fit.can_offload(deployment) and not settings.flag(fit.OFFLOAD, default=False):
+        return (
+            f"Set {fit.OFFLOAD}=1, and what finds no room is read from the disk for each token, "
+            "which is slow; or choose a smaller model."
+        )
+    return "Set SLM_MEMORY_GB higher or SLM_CONTEXT lower, or choose a smaller model."
 
 
 def _choose(tenants: Sequence[Tenant], excess: int) -> None:

@@ -26,7 +26,7 @@ PHI = Model(
 @pytest.fixture(autouse=True)
 def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLM_HOME", str(tmp_path))
-    for name in ("SLM_CONTEXT", "SLM_MEMORY_GB"):
+    for name in ("SLM_CONTEXT", "SLM_MEMORY_GB", "SLM_OFFLOAD"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -135,6 +135,31 @@ def test_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
         "and models may take 6.0 GB of memory together"
     )
     assert fit.fits(on("mlx"), 1_000).fits
+
+
+def test_what_may_lie_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = on("transformers", 7_600_000_000, precision="bfloat16", device="cuda")
+    rest = 2 * 32 * 32 * 96 * 2 * 8_192 + 600_000_000
+    monkeypatch.setenv("SLM_MEMORY_GB", "6")
+    assert not fit.fits(checkpoint).fits
+    monkeypatch.setenv("SLM_OFFLOAD", "1")
+    verdict = fit.fits(checkpoint)
+    assert (verdict.fits, verdict.partly, verdict.word) == (True, True, "partly on disk")
+    assert verdict.reason == ""
+    assert verdict.held == 6_000_000_000
+    assert verdict.kept == 6_000_000_000 - rest
+    assert not replace(verdict, free=5_999_999_999).fits_now
+    assert not fit.fits(on("mlx")).fits, "another runtime cannot"
+    gguf = replace(checkpoint, source=Source("weights", path="/nowhere/model.gguf"))
+    assert not fit.fits(gguf).fits, "what is packed is unpacked in memory"
+    assert not fit.fits(replace(checkpoint, images=4)).fits
+    assert not fit.fits(replace(checkpoint, memory=9_000_000_000)).fits, "a sum that is not known"
+    monkeypatch.setenv("SLM_MEMORY_GB", "4")
+    assert not fit.fits(checkpoint).fits, "a layer or two must be in memory"
+    monkeypatch.setenv("SLM_MEMORY_GB", "20")
+    verdict = fit.fits(checkpoint)
+    assert (verdict.partly, verdict.kept, verdict.word) == (False, None, "fits")
+    assert verdict.held == verdict.need.total
 
 
 @pytest.mark.parametrize("wrong", ["much", "nan", "inf", "1,5", "-1"])

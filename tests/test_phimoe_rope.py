@@ -82,7 +82,7 @@ def test_other_models_keep_theirs() -> None:
     for model_id in ("phi-3.5-mini-instruct", "smollm2-135m-instruct"):
         model = AutoModelForCausalLM.from_pretrained(tiny_models.hugging_face(model_id))
         before = model.model.rotary_emb
-        phimoe_rope.mend(model)
+        phimoe_rope.mend(model, "cpu")
         assert model.model.rotary_emb is before
 
 

@@ -185,6 +185,8 @@ def _takes(deployment: Deployment) -> str:
     memory = f"needs {verdict.need.arithmetic}"
     if not verdict.fits:
         memory = f":orange[does not fit: {memory}, of {gigabytes(verdict.budget)}]"
+    elif verdict.partly:
+        memory = f":orange[partly on the disk: {memory}, of {gigabytes(verdict.budget)}]"
     return " · ".join(filter(None, (deployment.artefact, f"{size} on disk", memory)))
 
 

@@ -406,7 +406,7 @@ def _groups(lanes: Sequence[_Lane]) -> list[list[_Lane]]:
     for lane in lanes:
         if lane.deployment is None or not lane.local:
             continue
-        need = fit.need(lane.deployment).total
+        need = fit.fits(lane.deployment).held
         if taken and taken + need > budget:
             groups.append([])
             taken = 0

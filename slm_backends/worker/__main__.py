@@ -1,6 +1,7 @@
-"""The worker process: `python -m slm_backends.worker DEPLOYMENT FOLDER CONTEXT`.
+"""The worker process: `python -m slm_backends.worker DEPLOYMENT FOLDER CONTEXT MEMORY`.
 
-Started by process.py; CONTEXT is the number of tokens that it shall hold at most, or empty.
+Started by process.py; CONTEXT is the number of tokens that it shall hold at most, MEMORY the bytes
+of weights, either may be empty.
 Speaks to its parent in JSON lines on standard output ({"port"}, {"fraction", "step"}, {"ready"},
 {"failed"}) and reads its token from the environment. It ends when standard input closes, which the
 operating system does for a parent that was killed.
@@ -26,11 +27,16 @@ from slm_backends.worker.server import Service, build, send_at_once
 
 
 def main() -> None:
-    deployment_id, folder, context = sys.argv[1:]
+    deployment_id, folder, context, memory = sys.argv[1:]
     parent = _take_standard_output()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     deployment = catalog.load().deployment(deployment_id)
-    service = Service(deployment, Path(folder), int(context) if context else None)
+    service = Service(
+        deployment,
+        Path(folder),
+        int(context) if context else None,
+        int(memory) if memory else None,
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     send_at_once(listener)
     _tell(parent, port=listener.getsockname()[1])

@@ -18,6 +18,7 @@ from typing import IO, Any
 from slm_backends.chat import About
 from slm_backends.errors import NotInstalled, SLMError, WorkerDied
 from slm_backends.worker import TOKEN_VARIABLE
+from slm_backends.worker.engines import placement
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG_LINES = 40  # of standard error, kept for the message of a worker that dies
@@ -27,10 +28,17 @@ STOP_SECONDS = 3.0  # for a polite end, before the process is killed
 class WorkerProcess:
     """One child process. Made started; `settled` is the event that a caller waits for.
 
-    `context` is what it shall hold at most, in tokens; None: all that the model can.
+    `context` is what it shall hold at most, in tokens; None: all that the model can. `memory` are
+    the bytes of weights that it may hold, the rest stays on the disk; None: all of them.
     """
 
-    def __init__(self, deployment_id: str, folder: Path, context: int | None = None) -> None:
+    def __init__(
+        self,
+        deployment_id: str,
+        folder: Path,
+        context: int | None = None,
+        memory: int | None = None,
+    ) -> None:
         self.deployment_id = deployment_id
         self.token = secrets.token_urlsafe(32)
         self.port: int | None = None
@@ -58,6 +66,7 @@ class WorkerProcess:
                 deployment_id,
                 str(folder),
                 str(context or ""),
+                "" if memory is None else str(memory),
             ],
             stdin=subprocess.PIPE,  # never written to: its end is how the child learns of ours
             stdout=subprocess.PIPE,
@@ -115,6 +124,7 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        placement.sweep()  # it had no time to
 
     def _read_log(self) -> None:
         stream = self._process.stderr

@@ -64,7 +64,13 @@ class Service:
     `context` is what the engine shall hold at most, in tokens; None: all that the model can.
     """
 
-    def __init__(self, deployment: Deployment, folder: Path, context: int | None = None) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        folder: Path,
+        context: int | None = None,
+        memory: int | None = None,
+    ) -> None:
         self.deployment = deployment
         self.capabilities = Capabilities(
             engines.sampling_fields(deployment.runtime),
@@ -75,6 +81,7 @@ class Service:
         self.fraction, self.step = 0.0, "starting"
         self._folder = folder
         self._context = context
+        self._memory = memory
         self._text: ChatText | None = None
         self._scheduler: Scheduler | None = None
         self._failed: SLMError | None = None
@@ -95,6 +102,7 @@ class Service:
                 progress,
                 device=self.deployment.device,
                 context=self._context,
+                memory=self._memory,
             )
         except Exception as error:
             self._failed = (

@@ -129,12 +129,20 @@ def gives_routing(runtime: str) -> bool:
 
 
 def load(
-    runtime: str, folder: Path, progress: Progress, *, device: str = "", context: int | None = None
+    runtime: str,
+    folder: Path,
+    progress: Progress,
+    *,
+    device: str = "",
+    context: int | None = None,
+    memory: int | None = None,
 ) -> Engine:
     """The weights in `folder` on `runtime`, warmed up. Raises NotInstalled.
 
     device   what shall compute, in the runtime's own word; empty: the best that is found to work
     context  tokens that the engine shall hold at most; None: what the model was made for
+    memory   bytes of weights that may be in memory, the rest is read from the disk; None: all of
+             them. Only asked of a runtime that can (fit.py)
     """
     _, modules, package = LOCAL_RUNTIMES[runtime]
     for name, value in getattr(_module(runtime), "ENVIRONMENT", {}).items():
@@ -146,7 +154,10 @@ def load(
         raise NotInstalled(
             f"{LOCAL_RUNTIMES[runtime][0]} is not installed here ({error}).", package=package
         ) from error
-    engine: Engine = _module(runtime).load(folder, progress, device=device, context=context)
+    partly = {} if memory is None else {"memory": memory}
+    engine: Engine = _module(runtime).load(
+        folder, progress, device=device, context=context, **partly
+    )
     return engine
 
 

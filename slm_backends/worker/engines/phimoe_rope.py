@@ -42,9 +42,10 @@ class LongRope(torch.nn.Module):
         return (both.cos() * scale).to(x.dtype), (both.sin() * scale).to(x.dtype)
 
 
-def mend(model: Any) -> None:
-    """Put it into a Phi-MoE that has two sets of factors; any other model stays as it is."""
+def mend(model: Any, place: str) -> None:
+    """Put it into a Phi-MoE that has two sets of factors, to be computed at `place`, which a model
+    whose weights are on the disk does not know; any other model stays as it is."""
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
     if config.model_type == "phimoe" and rope.get("rope_type") == "longrope":
-        model.model.rotary_emb = LongRope(config, model.device)
+        model.model.rotary_emb = LongRope(config, place)

@@ -49,7 +49,12 @@ SAFE = {
 
 
 def load(
-    folder: Path, progress: Progress, *, device: str = "", context: int | None = None
+    folder: Path,
+    progress: Progress,
+    *,
+    device: str = "",
+    context: int | None = None,
+    memory: int | None = None,
 ) -> TransformersEngine:
     kind = _model_type(folder)
     if kind in SEEING:
@@ -57,18 +62,26 @@ def load(
 
         engine = Phi3Engine if kind == "phi3_v" else SmolEngine
         return engine(folder, progress, device, context)
-    return TransformersEngine(folder, progress, device, context)
+    return TransformersEngine(folder, progress, device, context, memory)
 
 
 class TransformersEngine(Turns):
-    """`model.gguf` with its config.json, or a checkpoint as save_pretrained writes it."""
+    """`model.gguf` with its config.json, or a checkpoint as save_pretrained writes it; of one that
+    does not fit, weights of at most `memory` bytes in memory."""
 
-    def __init__(self, folder: Path, progress: Progress, device: str, context: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        progress: Progress,
+        device: str,
+        context: int | None,
+        memory: int | None = None,
+    ) -> None:
         progress(0.0, "starting PyTorch")
         import torch
         import transformers
 
-        from slm_backends.worker.engines import phimoe_rope
+        from slm_backends.worker.engines import phimoe_rope, placement
         from slm_backends.worker.engines.routers import Routers
         from slm_backends.worker.engines.torch_cache import TorchCache
 
@@ -79,8 +92,18 @@ class TransformersEngine(Turns):
         self.device = f"{self._place.upper()}, {str(numbers).removeprefix('torch.')}"
         progress(0.3, "reading weights")
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._model = self._read(folder, numbers).eval()
-        phimoe_rope.mend(self._model)
+        with placement.told(folder, progress, 0.3, 0.9):
+            if memory is None:
+                self._model = self._read(folder, numbers).eval()
+            else:
+                read = transformers.AutoModelForCausalLM.from_pretrained
+                options = {"dtype": numbers, **SAFE}
+                self._model = placement.read_in_part(
+                    functools.partial(read, **options), folder, self._place, memory
+                ).eval()
+                if away := placement.share_on_disk(self._model):
+                    self.device += f", {away:.0%} of its weights on the disk"
+        phimoe_rope.mend(self._model, self._place)
         gc.collect()  # of what unpacking took
         self._routers = Routers(self._model)
         self.mixture = self._routers.mixture
