@@ -19,6 +19,7 @@ import tiny_gguf
 import tiny_models
 import torch
 from engine_talk import advance, assert_right, ids, reply, words
+from mlx_lm.models import phimoe
 from mlx_lm.utils import load_model
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
@@ -30,10 +31,11 @@ from slm_backends.worker import engines
 from slm_backends.worker.engines import mlx as module
 from slm_backends.worker.engines.mlx import MlxEngine
 
-WINDOW, LONGROPE, EXPERTS = (
+WINDOW, LONGROPE, EXPERTS, NARROW = (
     "phi-3-mini-4k-instruct",
     "phi-3.5-mini-instruct",
     "phi-3.5-moe-instruct",
+    "phi-tiny-moe-instruct",
 )
 BOUND = 4_096
 CLOSE = 1e-3  # of log-probabilities; what wrong factors or a wrong window give is 0.1 and more
@@ -69,7 +71,7 @@ def reference(folder: Path) -> Any:
 @pytest.mark.parametrize("model_id", tiny_models.MODELS)
 def test_every_architecture_says_what_transformers_computes(model_id: str) -> None:
     folder = tiny_models.hugging_face(model_id)
-    if model_id == EXPERTS and sys.version_info < (3, 11):
+    if model_id in (EXPERTS, NARROW) and sys.version_info < (3, 11):
         pytest.xfail("mlx-lm for Python 3.10 weighs the experts in another way")
     engine = load(folder)
     prompt = words(PIECE + 30)
@@ -96,8 +98,13 @@ def test_names_of_transformers_5_are_read_too(tmp_path: Path) -> None:
         assert_right(reference(original), prompt, said, [0, 3], CLOSE)
 
 
-def test_a_sliding_window_stays_right_when_what_was_read_is_used_again(tmp_path: Path) -> None:
-    folder = tiny_models.write(WINDOW, tmp_path / "window", sliding_window=40)
+@pytest.mark.parametrize("model_id", [WINDOW, NARROW])
+def test_a_sliding_window_stays_right_when_what_was_read_is_used_again(
+    model_id: str, tmp_path: Path
+) -> None:
+    if model_id == NARROW and sys.version_info < (3, 11):
+        pytest.xfail("mlx-lm for Python 3.10 weighs the experts in another way")
+    folder = tiny_models.write(model_id, tmp_path / "window", sliding_window=40)
     engine = load(folder)
     prompt = words(2 * PIECE + 50)
     said, _ = reply(engine, prompt, 60, top=3)
@@ -271,6 +278,12 @@ def test_a_device_is_taken_or_refused() -> None:
     for name in missing:
         with pytest.raises(SLMError, match=name):
             load(folder, device=name)
+
+
+def test_a_library_that_is_too_old_for_a_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(phimoe, "sparsemixer", raising=False)
+    with pytest.raises(SLMError, match="This version of mlx-lm"):
+        load(tiny_models.hugging_face(NARROW))
 
 
 def test_code_in_a_folder_is_refused_and_not_run(tmp_path: Path) -> None:

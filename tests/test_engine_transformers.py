@@ -135,8 +135,11 @@ def test_greedy_text_is_that_of_generate() -> None:
 
 
 @pytest.mark.usefixtures("exact")
-def test_a_sliding_window_stays_right_when_what_was_read_is_used_again(tmp_path: Path) -> None:
-    folder = tiny_models.write(WINDOW, tmp_path / "window", sliding_window=40)
+@pytest.mark.parametrize("model_id", [WINDOW, "phi-tiny-moe-instruct"])
+def test_a_sliding_window_stays_right_when_what_was_read_is_used_again(
+    model_id: str, tmp_path: Path
+) -> None:
+    folder = tiny_models.write(model_id, tmp_path / "window", sliding_window=40)
     engine = load(folder)
     prompt = words(2 * PIECE + 50)
     said, _ = reply(engine, prompt, 60)

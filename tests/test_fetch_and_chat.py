@@ -7,22 +7,48 @@ conversions and runtimes are real; only what the weights say is not worth readin
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hub_server
+import numpy
 import pytest
 import tiny_models
+import torch
+from asking import PATIENCE
 from command_line import slm
 from hub_server import Hub
 from safetensors.numpy import load, save
+from transformers import AutoModelForCausalLM
 
-from slm_backends import catalog
+from slm_backends import catalog, run, selector
+from slm_backends.chat import ChatRequest, Message, Sampling
+from slm_backends.errors import Unsupported
+from slm_backends.moe.trace import trace
+from slm_backends.routing import Experts
 
 IR = Path(__file__).parent / "fixtures" / "openvino"
 TOKENS = 5
+OLMOE = "olmoe-1b-7b-0924-instruct"
+#: A catalog of one's own with a mixture that the shipped one has not.
+MIXTRAL = """
+[models.mixtral-8x7b-instruct]
+name = "Mixtral"
+parameters = 46_702_792_704
+experts = 8
+chosen = 2
+
+[sources.mixtral]
+repo = "mistralai/Mixtral-8x7B-Instruct-v0.1"
+
+[deployments."mixtral-8x7b-instruct@transformers"]
+source = "mixtral"
+"""
+#: Between two scores, so that what the rounding of bfloat16 tips over is known from what is wrong.
+CLOSE = 0.02
 
 #: What repositories hold beside what is needed.
 BESIDE: dict[str, bytes] = {
@@ -42,7 +68,8 @@ def made(runtime: str, model_id: str) -> Path:
         return IR / model_id
     if runtime == "onnx":
         return tiny_models.onnx(model_id)
-    return tiny_models.mlx(model_id) if runtime == "mlx" else tiny_models.hugging_face(model_id)
+    converted = runtime == "mlx" and model_id != OLMOE  # MLX reads that as it is published
+    return tiny_models.mlx(model_id) if converted else tiny_models.hugging_face(model_id)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +127,7 @@ def test_fetch_then_chat(hub: Hub, tmp_path: Path, wanted: str) -> None:
     publish(hub, wanted)
     source = catalog.load().deployment(wanted).source
     assert source is not None
-    if "moe" in wanted:
+    if wanted == "phi-3.5-moe-instruct@transformers":
         in_parts(hub, source.repo)
     environment = hub_server.environment(hub, tmp_path)
     fetched = slm("fetch", wanted, env=environment)
@@ -130,3 +157,88 @@ def test_checkpoint_is_converted_then_answers(hub: Hub, tmp_path: Path) -> None:
     fetched = slm("fetch", wanted, env=environment)
     assert fetched.returncode == 0, fetched.stderr
     assert chat(wanted, environment)["deployment"] == wanted
+
+
+# --- mixtures of experts --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_home(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fetched and asked in this process finds the hub and a store of its own."""
+    own = tmp_path / "catalog.toml"
+    own.write_text(MIXTRAL)
+    for name, value in (hub_server.environment(hub, tmp_path) | {"SLM_CATALOG": str(own)}).items():
+        monkeypatch.setenv(name, value)
+
+
+def asked(deployment_id: str, experts: Experts | None) -> run.Reply:
+    sampling = Sampling(max_tokens=TOKENS, temperature=0)
+    question = Message("user", "What is a small model?")
+    started = run.start(
+        selector.backend(deployment_id), ChatRequest((question,), sampling, 0, experts)
+    )
+    return started.wait(PATIENCE)
+
+
+@functools.cache
+def scores(model_id: str, read: tuple[int, ...], dtype: torch.dtype) -> Any:
+    """Of a plain pass of the library over the whole text, [places, layers, experts]."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_models.hugging_face(model_id), dtype=dtype)
+    with torch.inference_mode():
+        made = model.eval()(torch.tensor([read]), output_router_logits=True, use_cache=False)
+    return torch.stack([layer.float().softmax(-1) for layer in made.router_logits], 1).numpy()
+
+
+@pytest.mark.usefixtures("at_home")
+@pytest.mark.parametrize(
+    ("model_id", "experts", "k"),
+    [
+        ("phi-tiny-moe-instruct", 16, 2),
+        (OLMOE, 64, 8),
+        ("mixtral-8x7b-instruct", 8, 2),
+    ],
+)
+def test_a_fetched_mixture_tells_which_experts_worked(
+    hub: Hub, model_id: str, experts: int, k: int
+) -> None:
+    wanted = f"{model_id}@transformers"
+    publish(hub, wanted)
+    fetched = slm("fetch", wanted)
+    assert fetched.returncode == 0, fetched.stderr
+    try:
+        reply = asked(wanted, Experts())
+        assert reply.error is None, reply.error
+        found = trace(reply.routing, reply.prompt_tokens)
+        about = selector.backend(wanted).about
+    finally:
+        selector.unload(wanted, force=True)
+    assert found is not None
+    assert found.scores is not None
+    assert (found.experts, found.k) == (experts, k)
+    assert len(found) == (reply.prompt_tokens or 0) + TOKENS - 1
+    exact = "float32" in about.device
+    expected = scores(model_id, found.ids, torch.float32 if exact else torch.bfloat16)
+    assert numpy.abs(found.scores - expected).max() < (1e-3 if exact else CLOSE)
+    # Those that worked are the k best ones, but for the rounding where two are alike.
+    least = numpy.sort(expected, axis=2)[..., -k]
+    worked = numpy.take_along_axis(expected, found.chosen.astype(int), axis=2)
+    assert (worked > least[..., None] - CLOSE).all()
+    assert all(len(set(layer)) == k for token in found.chosen.tolist() for layer in token)
+
+
+@pytest.mark.usefixtures("at_home")
+def test_mlx_answers_and_says_that_it_does_not_reveal_its_experts(hub: Hub) -> None:
+    wanted = f"{OLMOE}@mlx"
+    publish(hub, wanted)
+    fetched = slm("fetch", wanted)
+    assert fetched.returncode == 0, fetched.stderr
+    try:
+        assert not selector.backend(wanted).capabilities.routing
+        refused = asked(wanted, Experts())
+        assert isinstance(refused.error, Unsupported)
+        answered = asked(wanted, None)
+        assert answered.error is None
+        assert answered.completion_tokens == TOKENS
+        assert answered.routing == ()
+    finally:
+        selector.unload(wanted, force=True)

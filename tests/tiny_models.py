@@ -12,11 +12,12 @@
                                        "fp32" for the same numbers as the checkpoint's
     mlx(model_id, bits=4)              the folder that mlx-lm's converter makes; 0: unquantised
     converted(kind, model_ids)         several at once; kind: "onnx-int4", "onnx-fp32", "mlx-4bit"
-    MODELS                             model ids, as in the catalog
+    MODELS                             model ids, as in the catalog; Mixtral is in none
 
 The converters are the real ones, in a process of their own: 5-10 s for one model or for all of
-them, once a test session. The builder cannot do Phi-3.5-MoE. Which special tokens there are:
-tiny_tokenizers. Phi-3-small has a tokenizer only: no runtime here has its architecture.
+them, once a test session. The builder does no mixture of experts, and mlx-lm's not Phi-tiny-MoE.
+Which special tokens there are: tiny_tokenizers. Phi-3-small has a tokenizer only: no runtime here
+has its architecture.
 """
 
 from __future__ import annotations
@@ -88,6 +89,18 @@ MODELS = {
     ),
     "phi-3-medium-128k-instruct": Tiny("phi3", "phi-3-medium", _ENDS, {**_GROUPED, **_longrope(8)}),
     "phi-3.5-mini-instruct": Tiny("phi3", "phi-3.5", _ENDS[::-1], _longrope(8)),
+    "phi-tiny-moe-instruct": Tiny(
+        "phimoe",
+        "phi-3.5",
+        _ENDS,
+        {
+            # Heads that are together half as wide as the hidden size, as in the real one.
+            "head_dim": 16,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "sliding_window": 2047,
+        },
+    ),
     "phi-3.5-moe-instruct": Tiny(
         "phimoe",
         "phi-3.5",
@@ -121,6 +134,8 @@ MODELS = {
             "rope_theta": 250000,
         },
     ),
+    "olmoe-1b-7b-0924-instruct": Tiny("olmoe", "olmoe", ()),
+    "mixtral-8x7b-instruct": Tiny("mixtral", "phi-3.5", (), {"max_position_embeddings": 32768}),
     "smollm2-135m-instruct": Tiny(
         "llama",
         "smollm2",
@@ -136,8 +151,8 @@ MODELS = {
 
 #: What each converter can do is done at once, for what takes the time is to start it.
 CONVERTED = {
-    "onnx": [name for name, tiny in MODELS.items() if tiny.architecture != "phimoe"],
-    "mlx": list(MODELS),
+    "onnx": [name for name, tiny in MODELS.items() if tiny.architecture in ("phi3", "llama")],
+    "mlx": [name for name, tiny in MODELS.items() if "head_dim" not in tiny.config],
 }
 
 _COMMON: Config = {
@@ -191,6 +206,27 @@ ARCHITECTURES: dict[str, Config] = {
         "output_router_logits": False,
         "router_aux_loss_coef": 0.0,
         "router_jitter_noise": 0.01,
+    },
+    "olmoe": {
+        "architectures": ["OlmoeForCausalLM"],
+        "model_type": "olmoe",
+        "clip_qkv": None,
+        "intermediate_size": 32,
+        "norm_topk_prob": False,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "output_router_logits": False,
+        "router_aux_loss_coef": 0.01,
+    },
+    "mixtral": {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "intermediate_size": 64,
+        "num_experts_per_tok": 2,
+        "num_key_value_heads": 2,
+        "num_local_experts": 8,
+        "output_router_logits": False,
+        "sliding_window": None,
     },
     "llama": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": False},
 }
@@ -290,7 +326,8 @@ def session_folder() -> Path:
 def _shapes(architecture: str, config: Config) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a checkpoint's tensors, as the hub has them."""
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    keys = hidden // heads * config["num_key_value_heads"]
+    width = config.get("head_dim", hidden // heads)
+    asked, keys = width * heads, width * config["num_key_value_heads"]
     inner = config["intermediate_size"]
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (config["vocab_size"], hidden),
@@ -302,19 +339,27 @@ def _shapes(architecture: str, config: Config) -> dict[str, tuple[int, ...]]:
         parts: dict[str, tuple[int, ...]] = {
             "input_layernorm.weight": (hidden,),
             "post_attention_layernorm.weight": (hidden,),
-            "self_attn.o_proj.weight": (hidden, hidden),
+            "self_attn.o_proj.weight": (hidden, asked),
         }
         if architecture == "phi3":
             parts["self_attn.qkv_proj.weight"] = (hidden + 2 * keys, hidden)
             parts["mlp.gate_up_proj.weight"] = (2 * inner, hidden)
             parts["mlp.down_proj.weight"] = (hidden, inner)
         else:
-            for name, rows in (("q", hidden), ("k", keys), ("v", keys)):
+            for name, rows in (("q", asked), ("k", keys), ("v", keys)):
                 parts[f"self_attn.{name}_proj.weight"] = (rows, hidden)
         if architecture == "llama":
             parts["mlp.gate_proj.weight"] = parts["mlp.up_proj.weight"] = (inner, hidden)
             parts["mlp.down_proj.weight"] = (hidden, inner)
-        if architecture == "phimoe":
+        if architecture == "olmoe":
+            parts["self_attn.q_norm.weight"], parts["self_attn.k_norm.weight"] = (asked,), (keys,)
+            parts["mlp.gate.weight"] = (config["num_experts"], hidden)
+            for expert in range(config["num_experts"]):
+                place = f"mlp.experts.{expert}"
+                parts[f"{place}.gate_proj.weight"] = (inner, hidden)
+                parts[f"{place}.up_proj.weight"] = (inner, hidden)
+                parts[f"{place}.down_proj.weight"] = (hidden, inner)
+        if architecture in ("phimoe", "mixtral"):
             experts = config["num_local_experts"]
             parts["block_sparse_moe.gate.weight"] = (experts, hidden)
             for expert in range(experts):

@@ -2,7 +2,7 @@
 
     files(family, folder)  writes tokenizer.json, tokenizer_config.json, special_tokens_map.json
     FAMILIES               "phi-3-mini", "phi-3.5", "phi-3-medium", "phi-3-small", "phi-4-mini",
-                           "phi-4", "smollm2"
+                           "phi-4", "olmoe", "smollm2"
     template(family)       its chat template
     ids(folder)            token -> id, of a folder with a tokenizer.json
 
@@ -12,7 +12,8 @@ words, and the model's special tokens with their real flags; so their ids are ot
 ones, and tests name tokens, not ids.
 
 The templates in tests/templates/ are written for these tests; each renders every conversation to
-the same characters as the one that the model's publisher ships (MIT; SmolLM2: Apache-2.0).
+the same characters as the one that the model's publisher ships (MIT; SmolLM2 and OLMoE:
+Apache-2.0).
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ _PHI_4 = _eats("endoftext", "fim_prefix", "im_start", "im_end", "im_sep", "dummy
 _PHI_3_SMALL = tuple(
     Special(f"<|{name}|>") for name in ("endoftext", "endofprompt", "system", "user", "assistant")
 ) + (Special("<|end|>"),)
+_OLMOE = (Special("<|endoftext|>"), Special("<pad>"))
 _SMOLLM2 = tuple(
     Special(name)
     for name in ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<jupyter_text>")
@@ -95,6 +97,7 @@ FAMILIES = {
         "bytes", _PHI_4_MINI, "<|endoftext|>", "<|endoftext|>", "GPT2TokenizerFast"
     ),
     "phi-4": Family("bytes", _PHI_4, "<|endoftext|>", "<|im_end|>", "GPT2Tokenizer"),
+    "olmoe": Family("bytes", _OLMOE, "<|endoftext|>", "<|endoftext|>", "GPTNeoXTokenizer"),
     "smollm2": Family("bytes", _SMOLLM2, "<|im_start|>", "<|im_end|>", "GPT2Tokenizer"),
 }
 

@@ -1,13 +1,15 @@
 """A model of mlx-lm's made to compute what its authors say, and its key-value cache.
 
 mlx-lm reads rotary factors from the names that transformers 4 wrote, turns longrope models by their
-long factors also where the text is short, and gives Phi-3 no sliding window. Imports MLX, so only
-the engine imports it, when it is made.
+long factors also where the text is short, gives Phi-3 no sliding window, and takes the heads of a
+Phi-MoE to be as wide as its hidden size allows. Imports MLX, so only the engine imports it, when it
+is made.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx import nn
+from mlx_lm.models import phimoe
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.models.rope_utils import SuScaledRoPE
 from mlx_lm.utils import load_model
@@ -43,7 +46,7 @@ class Model:
             )
         named = _old_names(config)
         self._net: Any
-        self._net, _ = load_model(folder, model_config=named)
+        self._net, _ = load_model(folder, model_config=named, **_own_classes(config | named))
         config |= named
         self.context = int(config["max_position_embeddings"])
         self._ropes = _two_ropes(self._net, config)
@@ -137,6 +140,35 @@ class _TwoRope(nn.Module):  # type: ignore[misc]
         return mx.fast.rope(
             x, self._dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=lengths
         )
+
+
+def _own_classes(config: dict[str, Any]) -> dict[str, Any]:
+    """What makes the library build a Phi-MoE whose heads are as wide as its configuration says: by
+    itself it takes them to share the hidden size, of which those of Phi-tiny-MoE are half."""
+    width = config.get("head_dim")
+    if config["model_type"] != "phimoe":
+        return {}
+    if not config.get("rope_scaling") and not hasattr(phimoe, "sparsemixer"):
+        raise SLMError(
+            "This version of mlx-lm reads no Phi-MoE that is made for short texts only.",
+            hint="Use Python 3.11 or newer, which has a newer mlx-lm, or another runtime.",
+        )
+    if not width:
+        return {}
+
+    def build(args: phimoe.ModelArgs) -> phimoe.Model:
+        model = phimoe.Model(args)
+        together = width * args.num_attention_heads
+        for layer in model.layers:
+            attention = phimoe.Attention(dataclasses.replace(args, hidden_size=together))
+            for name in ("q_proj", "k_proj", "v_proj"):
+                rows = getattr(attention, name).weight.shape[0]
+                setattr(attention, name, nn.Linear(args.hidden_size, rows, bias=True))
+            attention.o_proj = nn.Linear(together, args.hidden_size, bias=True)
+            layer.self_attn = attention
+        return model
+
+    return {"get_model_classes": lambda config: (build, phimoe.ModelArgs)}
 
 
 def _two_ropes(net: Any, config: dict[str, Any]) -> list[_TwoRope]:

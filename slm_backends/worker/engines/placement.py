@@ -61,12 +61,12 @@ def _counted(weights: Any, holds: dict[str, str], progress: Progress) -> Iterato
     """The items of the library's loop: weights of the model, and what each is made of."""
     files = len(set(holds.values()))
     begun: set[str] = set()
-    told = -1.0
+    told = 0.0
     for number, (name, made_of) in enumerate(weights):
         before = len(begun)
         begun.update(holds[source] for source in _sources(made_of) if source in holds)
         done = number / len(weights)
-        if len(begun) > before or done - told >= 0.01:
+        if (files > 1 and len(begun) > before) or done - told >= 0.01:
             shard = f", shard {len(begun)} of {files}" if files > 1 else ""
             progress(done, f"reading weights{shard}")
             told = done
