@@ -69,7 +69,11 @@ def new_page(app: App, server: scripted_server.Server, browser: Browser) -> Iter
 
 def go(page: Page, title: str) -> None:
     """To that page within the session; an address typed anew would begin another one."""
-    drawn(page)  # a run that was asked for before the click would end on the page it began on
+    # A run that was asked for before the click would end on the page it began on. That it was asked
+    # for shows only when the server has begun it.
+    drawn(page)
+    page.wait_for_timeout(500)
+    drawn(page)
     page.get_by_test_id("stTopNavLink").filter(has_text=title).click()
     expect(page).to_have_title(f"{title} · SLM playground")
 

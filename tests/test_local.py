@@ -279,7 +279,7 @@ def test_the_worker_holds_no_more_than_it_is_told(
 
     going = start(backend, max_tokens=1)
     until(watch)
-    assert arguments[-1] == "100"
+    assert arguments[-2:] == ["100", ""], "tokens, and as many bytes of weights as there are"
     assert going.wait(PATIENCE).state == "done"
 
 

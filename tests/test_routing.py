@@ -298,6 +298,7 @@ def test_which_deployments_of_the_catalog_tell() -> None:
         "phi-tiny-moe-instruct@transformers",
         "phi-mini-moe-instruct@transformers",
         "phi-3.5-moe-instruct@transformers",
+        "olmoe-1b-7b-0924-instruct@transformers",
     }
 
 
