@@ -8,7 +8,18 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
-from browsing import App, ask, ask_quickly, composer, history, ready, reply, serving, stop_button
+from browsing import (
+    App,
+    answered,
+    ask,
+    ask_quickly,
+    composer,
+    history,
+    ready,
+    reply,
+    serving,
+    stop_button,
+)
 from drawn import picture
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
@@ -107,12 +118,15 @@ def test_a_starter_is_answered_and_a_follow_up_keeps_the_pictures(page: Page, ap
     open_page(page, app, NANO)
     button(page, "Describe")
     expect(reply(page, 0)).to_contain_text(re.compile("circle|square|star|triangle|cross"))
-    ready(page)
+    expect(page.get_by_role("button", name="Details")).to_have_count(1)
+    answered(page)
     expect(pictures(page, 0)).to_have_count(1)
     ask_quickly(page, "What colour is the circle?")
     colours = "red|green|blue|yellow|orange|purple|black|gr[ae]y"
     expect(reply(page, 0)).to_contain_text(re.compile(colours, re.IGNORECASE))
-    page.get_by_role("button", name="Details").last.click()
+    details = page.get_by_role("button", name="Details")
+    expect(details).to_have_count(2)  # the second reply has ended, and is the last
+    details.last.click()
     expect(page.get_by_role("row", name="Cached tokens")).to_have_text(re.compile("[1-9]"))
 
 
