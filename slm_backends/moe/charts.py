@@ -21,7 +21,7 @@ import numpy
 
 from slm_backends.moe import figures, tables
 from slm_backends.moe.trace import Array, Trace
-from slm_backends.multilingual.drawing import COLOURS, SCHEMA
+from slm_backends.multilingual.drawing import BELOW, COLOURS, SCHEMA
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -322,9 +322,9 @@ def _shade(title: str) -> Spec:
         "type": "quantitative",
         "scale": {"scheme": _SCHEME, "domainMin": 0},
         "legend": {
+            **BELOW,
             "title": title,
             "titleFontSize": _SMALL,
-            "orient": "bottom",
             "format": "%",
             "tickCount": 4,
             "gradientLength": 160,
@@ -339,8 +339,8 @@ def _names(field: str, names: Sequence[str]) -> Spec:
         "type": "nominal",
         "scale": {"domain": list(names), "range": list(COLOURS[: len(names)])},
         "legend": {
+            **BELOW,
             "title": None,
-            "orient": "bottom",
             "columns": 1,
             "labelLimit": 300,
             "labelFontSize": _SMALL,

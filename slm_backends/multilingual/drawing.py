@@ -30,6 +30,8 @@ COLOURS = (
     "#999999",
     "#F0E442",
 )
+#: Close under the axis: Streamlit's theme puts much empty space around a legend.
+BELOW = {"orient": "bottom", "padding": 0, "offset": 4}
 _BAND = 17  # pixels for a bar
 _SMALL = 11  # pixels of type with which the longest id of the catalog fits on a phone
 _MIDDLE = "#808080"  # seen on light and on dark
@@ -233,8 +235,8 @@ def _colour(
         "type": "nominal",
         "scale": {"domain": list(domain), "range": list(colours)},
         "legend": {
+            **BELOW,
             "title": None,
-            "orient": "bottom",
             "columns": columns,
             "labelLimit": 0,
             "labelFontSize": _SMALL,
