@@ -15,6 +15,9 @@ from streamlit.testing.v1 import AppTest
 from test_page_models import models, open_page, press, run, said
 
 from slm_backends import catalog, selector
+from slm_backends.access import Access
+from slm_backends.health import Health
+from slm_backends.providers import Provider
 from ui.markdown import literal
 
 KEY = "sk-of-this-test"
@@ -87,6 +90,21 @@ def test_a_key_is_asked_for_taken_used_and_forgotten(team: scripted_server.Serve
     page = press(page, f"forget_{place('team')}")
     assert ":orange-badge[needs key]" in said(page)
     assert page.button(key=f"test_{place('team')}").disabled
+
+
+def test_what_a_probe_learns_before_its_row_is_drawn_is_in_it(
+    team: scripted_server.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = selector.look
+
+    def ask_and_wait(provider: Provider, access: Access) -> Health:
+        before = ask(provider, access)
+        until(lambda: not selector.probing(provider, access))
+        return before
+
+    page = open_page()
+    monkeypatch.setattr(selector, "look", ask_and_wait)
+    assert ":green-badge[ready]" in said(type_key(page))
 
 
 def test_another_session_has_another_key(team: scripted_server.Server) -> None:

@@ -67,11 +67,13 @@ def _row(provider: Provider, deployments: Sequence[Deployment], known: Catalog) 
     with st.container(border=True, key=f"server_{place}", gap="xsmall"):
         try:
             connection = visitor.access().connection(provider)
-            health = selector.look(provider, visitor.access())
+            selector.look(provider, visitor.access())
+            probing = _probing(provider)
+            # After that: what a probe has learnt that ended meanwhile would never be drawn.
+            health = selector.health(provider, visitor.access())
         except SLMError as error:  # a key or a file of the owner's that cannot be used
             connection = Connection(provider, provider.base_url, Secret(""))
-            health = Health("needs key", error.message)
-        probing = _probing(provider)
+            health, probing = Health("needs key", error.message), False
         with st.container(horizontal=True, vertical_alignment="center", key=f"server_head_{place}"):
             with st.container(gap=None):
                 state = badge("asking") if probing else badge(health.word, health.label)
