@@ -293,8 +293,9 @@ def test_what_a_stop_string_takes_from_the_text_was_read_all_the_same(text: Chat
 
 
 def test_who_is_cancelled_is_told_nothing_more(text: ChatText) -> None:
-    with opened(text, Mixed(lambda _: text.tokens(SENTENCE) * 50)) as desk:
-        heard = desk.submit(experts=Experts(), max_tokens=1_000)
+    long = text.tokens(SENTENCE) * 10_000  # of which no computer is through before it is cancelled
+    with opened(text, Mixed(lambda _: long)) as desk:
+        heard = desk.submit(experts=Experts(), max_tokens=100_000)
         until(lambda: len(places(heard)) > 4)
         desk.scheduler.cancel(heard.job)
         until(lambda: desk.scheduler.counts == (0, 0))
