@@ -230,7 +230,7 @@ def test_a_bomb_of_aliases_is_refused_before_it_goes_off() -> None:
     begun = time.monotonic()
     with pytest.raises(BadRequest, match="Line 2 repeats"):
         read("\n".join(lines))
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 10  # to build it would take days, and all memory
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_a_wait_can_be_cancelled(server: Server, make: Make) -> None:
     begun = time.perf_counter()
     running.cancel()
     assert running.wait(PATIENCE).state == "stopped"
-    assert time.perf_counter() - begun < 1
+    assert time.perf_counter() - begun < 10  # of the 30 that the server named
     assert len(server.prompts) == 1
 
 

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import threading
 from collections.abc import AsyncGenerator, Callable
+from types import SimpleNamespace
 
 import pytest
 from asking import PATIENCE, request, start, until, until_decoding
@@ -140,21 +141,50 @@ def test_the_servers_own_numbers_win() -> None:
     assert reply.about == About("Steps")
 
 
-def test_waiting_for_memory_is_told_and_counted_apart_from_the_load() -> None:
+def test_waiting_for_memory_is_told_and_counted_apart_from_the_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+
+    class Timed(Steps):
+        """Its pauses take no time, but the run's clock goes on."""
+
+        async def stream(self, _: ChatRequest) -> AsyncGenerator[Event, None]:
+            nonlocal now
+            for step in self.steps:
+                if isinstance(step, float):
+                    now += step
+                else:
+                    assert not isinstance(step, Exception)
+                    yield step
+
     waiting = Queued(2, "waiting for memory, behind another")
     going = start(Steps(waiting, FOREVER))
     until(lambda: going.reply.queue_place == 2)
     assert (going.reply.state, going.reply.queue_reason) == ("queued", waiting.reason)
     going.cancel()
-    reply = play(
-        waiting, 0.1, waiting, Loading(0.5, "half"), 0.05, Queued(), 0.03, Prefill(),
-        Delta("a", counted(1, 0.0)), Finished("stop", timings=TIMINGS),
-    )  # fmt: skip
-    assert 0.1 <= reply.room_s < 0.14
-    assert 0.05 <= reply.load_s < 0.09
+    going.wait(PATIENCE)
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: now))
+    reply = start(
+        Timed(
+            waiting,
+            0.1,
+            waiting,
+            Loading(0.5, "half"),
+            0.05,
+            Queued(),
+            0.03,
+            Prefill(),
+            Delta("a", counted(1, 0.0)),
+            Finished("stop", timings=TIMINGS),
+        )
+    ).wait(PATIENCE)
+    assert (reply.room_s, reply.load_s) == pytest.approx((0.1, 0.05))
     assert (reply.queue_s, reply.queue_reason) == (0.03, "")  # the server's own line
-    reply = play(waiting, 0.1, waiting, Queued(), Prefill(), Delta("a"), Finished("stop"))
-    assert reply.room_s >= 0.1  # it was loaded all the time, but another was before it
+    reply = start(
+        Timed(waiting, 0.1, waiting, Queued(), Prefill(), Delta("a"), Finished("stop"))
+    ).wait(PATIENCE)
+    assert reply.room_s == pytest.approx(0.1)  # loaded all the time, but another was before it
     assert reply.load_s == 0
 
 

@@ -193,9 +193,7 @@ def test_mistake_in_a_progress_callback_is_not_hidden(place: Place) -> None:
 def test_second_fetch_does_nothing(place: Place) -> None:
     store.fetch(place.deployment)
     shutil.rmtree(place.wheels)
-    before = time.monotonic()
     store.fetch(place.deployment)
-    assert time.monotonic() - before < 0.5
     assert len(place.conversions()) == 1
 
 
