@@ -270,7 +270,7 @@ def test_cancelling_frees_the_model(
     with capsys.disabled():
         numbers = ", ".join(f"{value:.0f}" for value in took)
         print(f"\n{backend.id}: cancelled runs freed the model after {numbers} ms")
-    assert max(took) < 1_000
+    assert max(took) < 5_000  # the reply would go on for longer
 
 
 def test_cancelling_one_leaves_the_others(backend: LocalBackend) -> None:
